@@ -1,0 +1,111 @@
+"""The adapter spec `[NAME=]SOURCE[:WEIGHT]`, as text and as a value."""
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from lorakit_cli.errors import AdapterSpecError
+
+FILE_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_NAMED = re.compile(r"([A-Za-z0-9_-]+)=(.*)", re.DOTALL)
+# What may hold a colon that is no weight's: a scheme, a port, a forced Hub reference, a CivitAI version, a drive.
+_PREFIX = re.compile(r"https?://[^/]*|hf:|civitai:|[A-Za-z]:(?=[\\/])")
+_GRAMMAR = "an adapter is written [NAME=]SOURCE[:WEIGHT], for example toy:0.8"
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterSpec:
+    """One adapter as the user asked for it.
+
+    `source` is a library name, a path, a Hub reference, an https URL or `civitai:VERSION_ID`; `weight` is None
+    where the text gives none, so that the library's default applies.
+    """
+
+    source: str
+    weight: float | None = None
+    alias: str | None = None
+    weight_text: str | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.weight is not None and not math.isfinite(self.weight):
+            raise AdapterSpecError(f"the weight of adapter {self.source!r} must be a finite number")
+
+    @classmethod
+    def parse(cls, text: str) -> "AdapterSpec":
+        """Read a spec; `str` of the result gives the text back. Raises AdapterSpecError."""
+        if text != text.strip() or not text.isprintable():
+            raise AdapterSpecError(f"adapter {text!r} begins or ends with a space or holds a control character")
+        named = _NAMED.fullmatch(text)
+        alias, rest = named.groups() if named else (None, text)
+        source, weight_text = _split_weight(rest, text)
+        if not source or source in ("hf:", "civitai:"):
+            raise AdapterSpecError(f"adapter {text!r} names no source; {_GRAMMAR}")
+        if is_plain(source) and not _NAME.fullmatch(source):
+            raise AdapterSpecError(
+                f"{source!r} is neither a library name (letters, digits, _ and -) nor a path; "
+                f"{_GRAMMAR}, and a file in this folder is written ./{source}"
+            )
+        return cls(source, None if weight_text is None else float(weight_text), alias, weight_text)
+
+    @property
+    def name(self) -> str:
+        """The name the adapter goes by: the one given, else one made from the source."""
+        return self.alias or (self.source if is_plain(self.source) else name_from(self.source))
+
+    def __str__(self) -> str:
+        text = f"{self.alias}={self.source}" if self.alias else self.source
+        if self.weight is None:
+            return text
+        kept = self.weight_text is not None and float(self.weight_text) == self.weight
+        return f"{text}:{self.weight_text if kept else repr(self.weight)}"
+
+
+def is_plain(source: str) -> bool:
+    """Tell whether a source can only be a library name: no separator, no scheme, no file suffix."""
+    return not (
+        _PREFIX.match(source)
+        or any(mark in source for mark in "/\\")
+        or source.startswith((".", "~"))
+        or source.lower().endswith(FILE_SUFFIXES)
+    )
+
+
+def name_from(source: str) -> str:
+    """Make an adapter name from a path, URL or Hub reference: its last part without suffix."""
+    path = re.sub(r"^(hf:)|[?#].*$", "", source)
+    if not path.startswith("civitai:"):
+        path = re.split(r"[\\/]", path.rstrip("\\/"))[-1].split("@")[0]
+    if path.lower().endswith(FILE_SUFFIXES):
+        path = path[: path.rindex(".")]
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", path).strip("_") or "adapter"
+
+
+def require_distinct(names: Iterable[str]) -> None:
+    """Raise AdapterSpecError where two adapters go by one name."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise AdapterSpecError(
+                f"two adapters are called {name!r}; give one another name, for example {name}-2=SOURCE:WEIGHT"
+            )
+        seen.add(name)
+
+
+def _split_weight(text: str, whole: str) -> tuple[str, str | None]:
+    """Split the weight off; a tail that is no number is an error unless it belongs to a path."""
+    prefix = _PREFIX.match(text)
+    begin = prefix.end() if prefix else 0
+    head, colon, tail = text[begin:].rpartition(":")
+    if not colon:
+        return text, None
+    if _NUMBER.fullmatch(tail):
+        if not math.isfinite(float(tail)):
+            raise AdapterSpecError(f"the weight {tail!r} of adapter {whole!r} is too large to be a number")
+        return text[:begin] + head, tail
+    if any(mark in tail for mark in "/\\") or tail.lower().endswith(FILE_SUFFIXES):
+        return text, None
+    raise AdapterSpecError(f"the weight {tail!r} of adapter {whole!r} is not a finite number; {_GRAMMAR}")
