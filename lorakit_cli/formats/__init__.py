@@ -1,0 +1,6 @@
+"""The layouts of key names lorakit knows: one file each, and this list of them."""
+
+from lorakit_cli.core.lora_file import KeyFormat
+from lorakit_cli.formats.diffusers import DIFFUSERS
+
+FORMATS: tuple[KeyFormat, ...] = (DIFFUSERS,)
