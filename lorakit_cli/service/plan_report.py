@@ -1,0 +1,75 @@
+"""A plan as a report: what would change, what did not match, and what block scales came out at."""
+
+from dataclasses import dataclass
+
+from lorakit_cli.core.architectures import adapter_family, base_family
+from lorakit_cli.core.block_scales import ResolvedScale
+from lorakit_cli.core.plan import Plan, PlannedAdapter
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterPlan:
+    """One adapter in a plan; `matched` counts layers by component."""
+
+    name: str
+    path: str
+    architecture: str | None
+    algorithms: tuple[str, ...]
+    ranks: tuple[int, ...]
+    weight: float
+    layers: int
+    matched: dict[str, int]
+    strengths: tuple[float, float]
+    block_scales: tuple[ResolvedScale, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UnmatchedPart:
+    """A layer or key that changes nothing."""
+
+    adapter: str
+    key: str
+    reason: str
+    nearest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlanReport:
+    """What a plan does; `changed` counts base tensors by component."""
+
+    base: str
+    architecture: str
+    adapters: tuple[AdapterPlan, ...]
+    changed: dict[str, int]
+    unmatched: tuple[UnmatchedPart, ...]
+
+
+def report_plan(plan: Plan) -> PlanReport:
+    """Describe a plan."""
+    changed: dict[str, int] = {}
+    for target, _ in plan.changes():
+        changed[target.component] = changed.get(target.component, 0) + 1
+    return PlanReport(
+        str(plan.base.path),
+        base_family(plan.base),
+        tuple(_adapter(plan, adapter) for adapter in plan.adapters),
+        changed,
+        tuple(UnmatchedPart(part.adapter, part.stem, part.reason, part.nearest) for part in plan.unmatched),
+    )
+
+
+def _adapter(plan: Plan, adapter: PlannedAdapter) -> AdapterPlan:
+    strengths = [term.strength for terms in plan.terms.values() for term in terms if term.adapter == adapter.name]
+    scales = adapter.block_scales
+    return AdapterPlan(
+        adapter.name,
+        str(adapter.file.path),
+        adapter_family(adapter.file),
+        adapter.file.kinds,
+        adapter.file.ranks,
+        adapter.weight,
+        len(adapter.file.layers),
+        plan.matched(adapter.name),
+        (min(strengths), max(strengths)),
+        tuple(scales.bind(plan.base, adapter.name).resolved()) if scales else (),
+    )

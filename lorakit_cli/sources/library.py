@@ -1,0 +1,95 @@
+"""The library: every adapter that a name reaches, from lorakit.toml, adapter folders and the embedded model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorakit_cli.core.adapter_spec import AdapterSpec, is_plain, name_from
+from lorakit_cli.demo import ADAPTERS
+from lorakit_cli.errors import LibraryError, UnknownAdapterError, did_you_mean
+from lorakit_cli.sources.config import Config, config_paths, read_config
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryEntry:
+    """An adapter that a name reaches. `origin` says where the name comes from."""
+
+    name: str
+    source: str
+    origin: str
+    weight: float | None = None
+    triggers: tuple[str, ...] = ()
+    base: str | None = None
+    embedded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """All that is known by name; the nearest lorakit.toml wins over the user's, and both over folders."""
+
+    entries: Mapping[str, LibraryEntry]
+    base: str | None = None
+    use: tuple[AdapterSpec, ...] | None = None
+
+    def find(self, name: str) -> LibraryEntry:
+        """Look a name up. Raises UnknownAdapterError with the nearest names."""
+        try:
+            return self.entries[name]
+        except KeyError:
+            raise UnknownAdapterError(
+                f"no adapter is called {name!r}{did_you_mean(name, self.entries)}; "
+                "`lorakit list-adapters` shows all, and a file is given by its path"
+            ) from None
+
+
+def open_library() -> Library:
+    """Read every lorakit.toml that applies and every adapter folder they name. Raises LibraryError."""
+    configs = [read_config(path) for path in config_paths()]
+    entries: dict[str, LibraryEntry] = {}
+    for config in configs:
+        for name, entry in _named(config).items():
+            entries.setdefault(name, entry)
+    for config in configs:
+        for name, entry in _in_folders(config).items():
+            entries.setdefault(name, entry)
+    for name, (path, triggers) in ADAPTERS.items():
+        entries.setdefault(name, LibraryEntry(name, str(path), "embedded", None, triggers, None, embedded=True))
+    base = next((_relative(config, config.base) for config in configs if config.base), None)
+    use = next((config.use for config in configs if config.use is not None), None)
+    return Library(entries, base, use)
+
+
+def _named(config: Config) -> dict[str, LibraryEntry]:
+    return {
+        name: LibraryEntry(
+            name,
+            _relative(config, entry.source),
+            str(config.path),
+            entry.weight,
+            entry.triggers,
+            _relative(config, entry.base) if entry.base else None,
+        )
+        for name, entry in config.adapters.items()
+    }
+
+
+def _in_folders(config: Config) -> dict[str, LibraryEntry]:
+    """List the safetensors files of the adapter folders. Raises LibraryError for a folder that is missing."""
+    entries: dict[str, LibraryEntry] = {}
+    for folder in config.adapters_dirs:
+        if not folder.is_dir():
+            raise LibraryError(f"{config.path}: adapters_dir: {folder} is not a folder")
+        for path in sorted(folder.glob("*.safetensors")):
+            name = name_from(path.name)
+            entries.setdefault(name, LibraryEntry(name, str(path), str(folder)))
+    return entries
+
+
+def _relative(config: Config, source: str) -> str:
+    """Give a path in a lorakit.toml as seen from anywhere; names and references stay as they are."""
+    path = Path(source).expanduser()
+    if not path.is_absolute() and (not is_plain(source) or (config.path.parent / path).exists()):
+        local = config.path.parent / path
+        if local.exists() or source.startswith("."):
+            return str(local)
+    return str(path) if path.is_absolute() else source

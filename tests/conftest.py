@@ -1,0 +1,78 @@
+"""Fixtures: a tiny real pipeline with two real adapters on disk, and ways to run the program."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run every test in an empty folder, without the user's own configuration."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv("LORAKIT_CONFIG", raising=False)
+
+
+@pytest.fixture
+def here() -> Path:
+    return Path.cwd()
+
+
+@pytest.fixture
+def lorakit() -> Callable[..., Result]:
+    """Run the program in this process."""
+
+    def run(*arguments: object) -> Result:
+        from lorakit_cli.app import app
+
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        # A bug keeps its traceback; only what lorakit raises on purpose becomes an exit code.
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
+
+
+@pytest.fixture
+def program() -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Run the program as a process of its own."""
+
+    def run(*arguments: object, **options: Any) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "lorakit_cli", *(str(argument) for argument in arguments)]
+        return subprocess.run(command, **({"capture_output": True, "text": True} | options))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Stable Diffusion pipeline folder, in fp16 as published ones are."""
+    import torch
+
+    from tests.tiny import build_pipeline
+
+    folder = tmp_path_factory.mktemp("bases") / "tiny-base"
+    build_pipeline().to(torch.float16).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def adapters(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two adapters: `ink` (all of UNet and text encoder) and `wash` (attention, alpha 2 at rank 8)."""
+    from tests.tiny import ATTENTION, save_adapter
+
+    folder = tmp_path_factory.mktemp("adapters")
+    save_adapter(folder / "ink.safetensors", seed=1)
+    save_adapter(folder / "wash.safetensors", seed=2, rank=8, alpha=2, targets=ATTENTION, text=False)
+    return folder

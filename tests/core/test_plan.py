@@ -1,0 +1,134 @@
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lorakit_cli.core.base_index import read_base_index
+from lorakit_cli.core.block_scales import parse_block_scales
+from lorakit_cli.core.plan import PlannedAdapter, Target, build_plan
+from lorakit_cli.errors import BaseModelError, NothingMatchedError, UnmatchedLayersError
+from lorakit_cli.service.planning import open_adapter
+from tests.tiny import build_pipeline, rewrite, save_adapter
+
+
+@pytest.fixture
+def index(base):
+    return read_base_index(base)
+
+
+def plan_of(index, path, weight=1.0, scale=1.0, scales=None):
+    return build_plan(index, [PlannedAdapter("ink", open_adapter(path), weight, scales)], scale)
+
+
+def test_the_index_knows_what_the_files_hold(base):
+    index = read_base_index(base)
+    assert index.class_name == "StableDiffusionPipeline"
+    assert set(index.components) == {"unet", "text_encoder", "vae"}
+    for name, component in index.components.items():
+        (file,) = (base / name).glob("*.safetensors")
+        tensors = load_file(file)
+        assert {key: t.info.shape for key, t in component.tensors.items()} == {
+            key: tuple(value.shape) for key, value in tensors.items()
+        }
+
+
+def test_every_layer_finds_its_tensor(index, adapters):
+    plan = plan_of(index, adapters / "ink.safetensors", 0.5, 0.5)
+    assert plan.unmatched == ()
+    assert plan.matched("ink") == {"text_encoder": 8, "unet": 180}
+    terms = plan.terms[Target("unet", "up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight")]
+    assert [(term.layer.stem, term.strength) for term in terms] == [
+        ("unet.up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k", 0.25)
+    ]
+
+
+@pytest.mark.parametrize("prefix", ["", "text_model."])
+def test_text_encoders_go_by_both_names(index, adapters, tmp_path, prefix):
+    def rename(tensors):
+        return {key.replace("text_encoder.", f"text_encoder.{prefix}"): value for key, value in tensors.items()}
+
+    path = rewrite(adapters / "ink.safetensors", tmp_path / "renamed.safetensors", rename)
+    assert plan_of(index, path).matched("ink") == {"text_encoder": 8, "unet": 180}
+
+
+def test_older_text_encoder_files(base, adapters, tmp_path):
+    import shutil
+
+    from safetensors.torch import save_file
+
+    old = tmp_path / "old"
+    shutil.copytree(base, old)
+    file = old / "text_encoder" / "model.safetensors"
+    save_file({f"text_model.{key}": value for key, value in load_file(file).items()}, file, {"format": "pt"})
+    plan = plan_of(read_base_index(old), adapters / "ink.safetensors")
+    assert plan.matched("ink") == {"text_encoder": 8, "unet": 180}
+
+
+def test_what_does_not_match_is_named_with_reason_and_neighbour(index, adapters, tmp_path):
+    def damage(tensors):
+        tensors = {
+            k.replace("mid_block.attentions.0.proj_in", "mid_block.attentions.0.proj_on"): v for k, v in tensors.items()
+        }
+        wide = "unet.down_blocks.1.resnets.0.conv1.lora_A.weight"
+        tensors[wide] = torch.ones(4, 99, 3, 3)
+        tensors["text_encoder_2.x.lora_A.weight"] = torch.ones(1, 1)
+        tensors["text_encoder_2.x.lora_B.weight"] = torch.ones(1, 1)
+        return tensors | {"odd": torch.ones(1)}
+
+    path = rewrite(adapters / "ink.safetensors", tmp_path / "damaged.safetensors", damage)
+    plan = plan_of(index, path)
+    assert {(part.stem, part.reason, part.nearest) for part in plan.unmatched} == {
+        (
+            "unet.down_blocks.1.resnets.0.conv1",
+            "wrong shape: the layer changes [16, 99, 3, 3], the base has [16, 8, 3, 3]",
+            None,
+        ),
+        ("unet.mid_block.attentions.0.proj_on", "no such module in the base", "unet.mid_block.attentions.0.proj_in"),
+        ("text_encoder_2.x", "the base has no text_encoder_2", None),
+        ("odd", "not a known part of an adapter", None),
+    }
+    with pytest.raises(UnmatchedLayersError, match="4 layers or keys do not fit the base, first"):
+        plan.require_all_matched()
+
+
+def test_nothing_matched_says_what_the_adapter_is_for(index, tmp_path):
+    path = save_adapter(tmp_path / "other.safetensors", seed=1, width=96, targets=["attn2.to_k"], text=False)
+    with pytest.raises(NothingMatchedError) as caught:
+        plan_of(index, path)
+    assert "ink changes nothing in tiny-base: it is made for lorakit demo, the base is a UNet with 32-wide" in str(
+        caught.value
+    )
+
+
+def test_strength_is_weight_times_block_scale_times_scale(index, adapters):
+    scales = parse_block_scales(['ink={"unet": {"down": 0.5, "mid": 0}}'])["ink"]
+    plan = plan_of(index, adapters / "ink.safetensors", -2.0, 3.0, scales)
+    strengths = {target: terms[0].strength for target, terms in plan.terms.items()}
+    assert strengths[Target("unet", "down_blocks.0.resnets.0.conv1.weight")] == -3.0
+    assert strengths[Target("unet", "up_blocks.0.resnets.0.conv1.weight")] == -6.0
+    assert strengths[Target("unet", "mid_block.resnets.0.conv1.weight")] == 0.0
+    changed = {target for target, _ in plan.changes()}
+    assert not any(target.tensor.startswith("mid_block") for target in changed)
+    assert len(changed) == sum(strength != 0 for strength in strengths.values())
+
+
+def test_variants_and_shards(tmp_path, adapters):
+    build_pipeline().save_pretrained(tmp_path / "sharded", variant="fp16", max_shard_size="100KB")
+    index = read_base_index(tmp_path / "sharded")
+    assert index.variant == "fp16"
+    assert len({tensor.file for tensor in index.components["unet"].tensors.values()}) > 1
+    assert plan_of(index, adapters / "ink.safetensors").unmatched == ()
+    shard = next((tmp_path / "sharded" / "unet").glob("*-00002-of-*.safetensors"))
+    shard.unlink()
+    with pytest.raises(BaseModelError, match=f"incomplete: {shard.name} is missing"):
+        read_base_index(tmp_path / "sharded")
+
+
+def test_no_base(tmp_path):
+    with pytest.raises(BaseModelError, match=r"has no model_index\.json"):
+        read_base_index(tmp_path)
+    (tmp_path / "model_index.json").write_text("{")
+    with pytest.raises(BaseModelError, match=r"model_index\.json cannot be read"):
+        read_base_index(tmp_path)
+    (tmp_path / "model_index.json").write_text('{"unet": ["diffusers", "UNet2DConditionModel"]}')
+    with pytest.raises(BaseModelError, match="holds no safetensors weights"):
+        read_base_index(tmp_path)
