@@ -1,0 +1,70 @@
+"""Put a plan beside the weights of a loaded pipeline: peft layers that run with it, unfused."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer as PeftLayer
+from torch import nn
+
+from lorakit_cli.core.plan import Plan, Term
+from lorakit_cli.errors import UnsupportedError
+from lorakit_cli.kinds.lora import LORA
+from lorakit_cli.service.pipeline import LiveComponent
+from lorakit_cli.service.tensors import TensorReader
+
+
+def attach(pipeline: Any, plan: Plan) -> None:
+    """Attach every adapter of a plan through peft, its strengths folded into `up`.
+
+    peft and diffusers get no alpha, weight or scale to interpret: each is 1. Raises UnsupportedError for
+    algorithms peft's LoRA layers cannot run.
+    """
+    terms: dict[tuple[str, str], dict[str, Term]] = {}
+    live: dict[str, LiveComponent] = {}
+    for target, parts in plan.changes():
+        name = target.component
+        if name not in live:
+            live[name] = LiveComponent(pipeline, plan.base.components[name])
+        module = live[name].name_of(target.tensor).removesuffix(".weight")
+        for term in parts:
+            if term.layer.kind is not LORA:
+                raise UnsupportedError(
+                    f"{term.adapter} uses {term.layer.kind.name}, which peft cannot attach; leave --attach out"
+                )
+            terms.setdefault((name, term.adapter), {})[module] = term
+    with TensorReader(pipeline.device) as reader:
+        for (name, adapter), modules in terms.items():
+            _inject(live[name].module, adapter, modules)
+            _fill(live[name].module, adapter, modules, reader)
+    for name, component in live.items():
+        names = [adapter for part, adapter in terms if part == name]
+        for layer in component.module.modules():
+            if isinstance(layer, PeftLayer):
+                layer.set_adapter(names)
+
+
+def _inject(component: nn.Module, adapter: str, modules: Mapping[str, Term]) -> None:
+    # Whole names only: peft takes a bare name for every module that ends in it.
+    ranks = {rf"^{re.escape(module)}$": term.layer.rank for module, term in modules.items()}
+    config = LoraConfig(
+        r=1,
+        lora_alpha=1,
+        target_modules="|".join(re.escape(module) for module in modules),
+        rank_pattern=ranks,
+        alpha_pattern=ranks,
+    )
+    inject_adapter_in_model(config, component, adapter)
+    component.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def _fill(component: nn.Module, adapter: str, modules: Mapping[str, Term], reader: TensorReader) -> None:
+    for name, term in modules.items():
+        layer: Any = component.get_submodule(name)
+        factors = reader.factors(term)
+        down, up = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
+        down.copy_(factors["down"].reshape(down.shape))
+        up.copy_((factors["up"].float() * (term.strength * term.layer.scale)).reshape(up.shape))

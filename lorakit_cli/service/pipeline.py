@@ -1,0 +1,75 @@
+"""Open a base as a diffusers pipeline on a device, and reach its live parameters by their names in the file."""
+
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import nn
+
+from lorakit_cli.core.base_index import BaseComponent, BaseIndex
+from lorakit_cli.errors import BaseModelError, OptionError, UnsupportedError
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+def choose_device(asked: str) -> torch.device:
+    """Give the device asked for; `auto` is cuda, else mps, else cpu. Raises UnsupportedError where it is missing."""
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if asked == "auto":
+        return torch.device(next(name for name, there in present.items() if there))
+    try:
+        device = torch.device(asked)
+    except RuntimeError as error:
+        raise OptionError(f"{asked!r} is no device; use auto, cuda, cuda:1, mps or cpu") from error
+    count = torch.cuda.device_count() if device.type == "cuda" else 1
+    if not present.get(device.type) or (device.index or 0) >= count:
+        there = ", ".join(name for name, available in present.items() if available)
+        raise UnsupportedError(f"this machine has no {asked} device for torch; it has {there}")
+    return device
+
+
+def choose_dtype(asked: str, device: torch.device, base: BaseIndex) -> torch.dtype:
+    """Give the dtype asked for; `auto` is float32 on the CPU, else what the denoiser is stored in."""
+    if asked != "auto":
+        return DTYPES[asked]
+    if device.type == "cpu":
+        return torch.float32
+    denoiser = base.components.get("unet") or base.components.get("transformer")
+    tensors = denoiser.tensors.values() if denoiser else ()
+    stored = next((_STORED[tensor.info.dtype] for tensor in tensors if tensor.info.dtype in _STORED), torch.float16)
+    # A base kept in float32 was not made to run so on a GPU.
+    return torch.float16 if stored is torch.float32 else stored
+
+
+def open_pipeline(base: BaseIndex, device: torch.device, dtype: torch.dtype) -> Any:
+    """Load a base without touching the network. Raises BaseModelError with diffusers' reason."""
+    try:
+        pipeline = DiffusionPipeline.from_pretrained(
+            str(base.path), dtype=dtype, variant=base.variant, use_safetensors=True, local_files_only=True
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise BaseModelError(f"diffusers cannot load {base.path}: {reason}") from error
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)
+
+
+class LiveComponent:
+    """A loaded component, its parameters and modules found by their names in the file."""
+
+    def __init__(self, pipeline: Any, component: BaseComponent) -> None:
+        self.component = component
+        self.module: nn.Module = getattr(pipeline, component.name)
+        self._parameters: dict[str, nn.Parameter] = dict(self.module.named_parameters())
+
+    def name_of(self, tensor: str) -> str:
+        """Give the live name of a tensor. Raises BaseModelError where the loaded module has none."""
+        for spelling in self.component.spellings(tensor):
+            if spelling in self._parameters:
+                return spelling
+        raise BaseModelError(f"the loaded {self.component.name} has no parameter {tensor}; is the base complete?")
+
+    def parameter(self, tensor: str) -> nn.Parameter:
+        """Give the live parameter of a tensor."""
+        return self._parameters[self.name_of(tensor)]

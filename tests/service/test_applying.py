@@ -1,0 +1,193 @@
+"""Fused and attached weights against an independent fp64 computation from the files."""
+
+import json
+import math
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from lorakit_cli.core.adapter_spec import AdapterSpec
+from lorakit_cli.core.block_scales import parse_block_scales
+from lorakit_cli.errors import LoraFileError
+from lorakit_cli.service.applying import FusedWeights
+from lorakit_cli.service.attaching import attach
+from lorakit_cli.service.pipeline import choose_device, open_pipeline
+from lorakit_cli.service.planning import make_plan
+from tests.tiny import rewrite
+
+CPU = torch.device("cpu")
+
+
+def plan_of(base, adapters, *specs, **options):
+    return make_plan(str(base), [AdapterSpec.parse(f"{adapters}/{spec}") for spec in specs], **options).plan
+
+
+def state(pipeline):
+    return {
+        f"{name}.{key}": value.detach().clone()
+        for name in ("unet", "text_encoder", "vae")
+        for key, value in getattr(pipeline, name).state_dict().items()
+    }
+
+
+def expected(base, parts):
+    """Recompute all weights in fp64 with plain torch, reading file names and metadata without lorakit."""
+    weights = {}
+    for name in ("unet", "text_encoder", "vae"):
+        (file,) = (base / name).glob("*.safetensors")
+        weights |= {f"{name}.{key}": value.double() for key, value in load_file(file).items()}
+    for path, strength in parts:
+        tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            settings = json.loads(file.metadata()["lora_adapter_metadata"])
+        for key, down in tensors.items():
+            if ".lora_A." not in key and "lora_linear_layer.down" not in key:
+                continue
+            up = tensors[key.replace(".lora_A.", ".lora_B.").replace("layer.down", "layer.up")]
+            module = key.split(".lora_")[0]
+            scale = settings[f"{module.split('.')[0]}.lora_alpha"] / down.shape[0]
+            s = strength(module) if callable(strength) else strength
+            delta = torch.einsum("or,ri->oi", up.double().flatten(1), down.double().flatten(1)) * scale * s
+            target = weights[f"{module}.weight"]
+            target += delta.view(target.shape)
+    return weights
+
+
+def assert_rounded_once(actual, exact, dtype):
+    assert actual.keys() == exact.keys()
+    for name, value in actual.items():
+        assert value.dtype == dtype
+        # Half a unit in the last place of `dtype`, and what fp32 sums may lose.
+        error = (value.double() - exact[name]).abs()
+        bound = exact[name].abs() * torch.finfo(dtype).eps * 0.501 + 1e-6
+        assert (error <= bound).all(), (name, error.max())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_every_tensor_equals_the_fp64_sum(base, adapters, dtype):
+    plan = plan_of(base, adapters, "ink.safetensors:0.75", "wash.safetensors:-1.5", scale=0.5)
+    pipeline = open_pipeline(plan.base, CPU, dtype)
+    assert FusedWeights(pipeline, plan.base).apply(plan) == 188
+    exact = expected(base, [(adapters / "ink.safetensors", 0.375), (adapters / "wash.safetensors", -0.75)])
+    assert_rounded_once(state(pipeline), exact, dtype)
+
+
+def test_block_scales_reach_every_tensor_of_a_block(base, adapters):
+    text = 'ink={"unet": {"down": 0.25, "mid": 0, "up": {"block_1": [0.1, 0.2, 0.3]}}, "text_encoder": 0.5}'
+    plan = plan_of(base, adapters, "ink.safetensors:2", block_scales=parse_block_scales([text]))
+
+    def strength(module):
+        component, *path = module.split(".")
+        if component == "text_encoder":
+            return 1.0
+        if path[0] == "down_blocks":
+            return 0.5
+        if path[0] == "mid_block":
+            return 0.0
+        if path[:2] == ["up_blocks", "1"]:
+            return 2 * ([0.1, 0.2, 0.3][int(path[3])] if path[2] in ("attentions", "resnets") else 0.3)
+        return 2.0
+
+    pipeline = open_pipeline(plan.base, CPU, torch.float32)
+    FusedWeights(pipeline, plan.base).apply(plan)
+    assert_rounded_once(state(pipeline), expected(base, [(adapters / "ink.safetensors", strength)]), torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_changing_weights_never_compounds_and_restores_exactly(base, adapters, dtype):
+    plan = plan_of(base, adapters, "ink.safetensors:0.7")
+    pipeline = open_pipeline(plan.base, CPU, dtype)
+    before = state(pipeline)
+    fused = FusedWeights(pipeline, plan.base)
+    fused.apply(plan)
+    first = state(pipeline)
+    assert any(not torch.equal(first[name], before[name]) for name in before)
+    fused.apply(plan_of(base, adapters, "wash.safetensors:3"))
+    fused.apply(plan)
+    again = state(pipeline)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    fused.restore()
+    after = state(pipeline)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_only_tensors_whose_terms_differ_are_rewritten(base, adapters):
+    specs = ("ink.safetensors:0.7", "wash.safetensors:1")
+    plan = plan_of(base, adapters, *specs)
+    pipeline = open_pipeline(plan.base, CPU, torch.float32)
+    fused = FusedWeights(pipeline, plan.base)
+    assert fused.apply(plan) == 188
+    assert fused.apply(plan_of(base, adapters, *specs)) == 0
+    assert fused.apply(plan_of(base, adapters, "ink.safetensors:0.7", "wash.safetensors:2")) == 132
+    mid = parse_block_scales(['ink={"unet": {"mid": 0.5}}'])
+    changed = fused.apply(plan_of(base, adapters, "ink.safetensors:0.7", "wash.safetensors:2", block_scales=mid))
+    assert changed == sum(t.tensor.startswith("mid_block") for t in plan.terms)
+
+
+def test_fp32_base_is_rounded_once_to_the_dtype_asked_for(tmp_path, adapters):
+    from tests.tiny import build_pipeline
+
+    build_pipeline().save_pretrained(tmp_path / "fp32")
+    plan = plan_of(tmp_path / "fp32", adapters, "ink.safetensors:1")
+    pipeline = open_pipeline(plan.base, CPU, torch.bfloat16)
+    FusedWeights(pipeline, plan.base).apply(plan)
+    exact = expected(tmp_path / "fp32", [(adapters / "ink.safetensors", 1.0)])
+    assert_rounded_once(state(pipeline), exact, torch.bfloat16)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e30])
+def test_what_is_not_finite_is_refused_and_the_base_restored(base, adapters, tmp_path, value):
+    def spoil(tensors):
+        name = "unet.mid_block.attentions.0.proj_in.lora_B.weight"
+        tensors[name] = torch.full_like(tensors[name], value)
+        return tensors
+
+    rewrite(adapters / "ink.safetensors", tmp_path / "bad.safetensors", spoil)
+    plan = plan_of(base, tmp_path, "bad.safetensors")
+    pipeline = open_pipeline(plan.base, CPU, torch.float16)
+    before = state(pipeline)
+    with pytest.raises(LoraFileError, match=r"unet\.mid_block\.attentions\.0\.proj_in\.weight with bad is not finite"):
+        FusedWeights(pipeline, plan.base).apply(plan)
+    after = state(pipeline)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def run(pipeline):
+    generator = torch.Generator().manual_seed(3)
+    options = {"num_inference_steps": 4, "guidance_scale": 4.0, "output_type": "np"}
+    return torch.from_numpy(pipeline("a red heart", generator=generator, **options).images)
+
+
+def test_attached_and_fused_give_one_picture_within_rounding(base, adapters):
+    scales = parse_block_scales(['ink={"unet": {"up": {"block_0": 0.5, "block_1": [0.2, 0, 1]}}}'])
+    plan = plan_of(base, adapters, "ink.safetensors:0.6", "wash.safetensors:0.8", block_scales=scales)
+    plain = run(open_pipeline(plan.base, CPU, torch.float32))
+    pipeline = open_pipeline(plan.base, CPU, torch.float32)
+    FusedWeights(pipeline, plan.base).apply(plan)
+    fused = run(pipeline)
+    pipeline = open_pipeline(plan.base, CPU, torch.float32)
+    attach(pipeline, plan)
+    attached = run(pipeline)
+    assert (fused - plain).abs().max() > 0.01
+    assert (fused - attached).abs().max() < 1e-4
+    # What peft would merge is what was fused: the two engines agree on the weights too.
+    reference = open_pipeline(plan.base, CPU, torch.float32)
+    FusedWeights(reference, plan.base).apply(plan)
+    weights = dict(reference.unet.named_parameters())
+    layers = [(n, m) for n, m in pipeline.unet.named_modules() if hasattr(m, "get_delta_weight")]
+    assert len(layers) > 100
+    for name, layer in layers:
+        merged = layer.base_layer.weight + sum(layer.get_delta_weight(adapter) for adapter in layer.lora_A)
+        assert torch.allclose(merged, weights[f"{name}.weight"], atol=1e-5)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_cuda_equals_fp64_too(base, adapters):
+    plan = plan_of(base, adapters, "ink.safetensors:0.75")
+    pipeline = open_pipeline(plan.base, choose_device("cuda"), torch.float16)
+    FusedWeights(pipeline, plan.base).apply(plan)
+    exact = expected(base, [(adapters / "ink.safetensors", 0.75)])
+    assert_rounded_once({name: value.cpu() for name, value in state(pipeline).items()}, exact, torch.float16)
