@@ -1,0 +1,90 @@
+"""List every adapter that a name reaches, and what each would touch in a base."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lorakit_cli.core.adapter_spec import AdapterSpec
+from lorakit_cli.core.architectures import adapter_family
+from lorakit_cli.core.base_index import BaseIndex
+from lorakit_cli.core.plan import PlannedAdapter, build_plan
+from lorakit_cli.errors import LorakitError, NothingMatchedError
+from lorakit_cli.service.planning import open_adapter, open_base
+from lorakit_cli.sources.library import Library, LibraryEntry, open_library
+from lorakit_cli.sources.local import FoundAdapter, find_adapter, find_adapters
+
+
+@dataclass(frozen=True, slots=True)
+class ListedAdapter:
+    """One adapter; where its file cannot be read, `problem` says why and the rest is empty.
+
+    `touches` counts matched layers by component, None unless a base was given; `size` is in bytes.
+    """
+
+    name: str
+    source: str
+    origin: str
+    architecture: str | None
+    algorithms: tuple[str, ...]
+    ranks: tuple[int, ...]
+    weight: float
+    triggers: tuple[str, ...]
+    size: int | None
+    layers: int
+    touches: dict[str, int] | None
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListReport:
+    """Every adapter asked for, by name."""
+
+    base: str | None
+    adapters: tuple[ListedAdapter, ...]
+
+
+def list_adapters(base: str | None = None, specs: Sequence[AdapterSpec] = ()) -> ListReport:
+    """List the adapters named, else all of the library. Raises LorakitError for a name, base or library that fails."""
+    library = open_library()
+    if specs:
+        found = find_adapters(specs, library)
+        theirs = open_base(base, library, found)
+        return ListReport(str(theirs.path), tuple(_listed(adapter, theirs) for adapter in found))
+    index = open_base(base, library) if base else None
+    listed = [_entry(entry, library, index) for _, entry in sorted(library.entries.items())]
+    return ListReport(str(index.path) if index else None, tuple(listed))
+
+
+def _entry(entry: LibraryEntry, library: Library, base: BaseIndex | None) -> ListedAdapter:
+    try:
+        return _listed(find_adapter(AdapterSpec(entry.name), library), base)
+    except LorakitError as error:
+        # One broken file must not hide the others.
+        weight = 1.0 if entry.weight is None else entry.weight
+        return ListedAdapter(
+            entry.name, entry.source, entry.origin, None, (), (), weight, entry.triggers, None, 0, None, str(error)
+        )
+
+
+def _listed(adapter: FoundAdapter, base: BaseIndex | None) -> ListedAdapter:
+    file = open_adapter(adapter.path)
+    touches: dict[str, int] | None = None
+    problem = None
+    if base:
+        try:
+            touches = build_plan(base, [PlannedAdapter(adapter.name, file, adapter.weight)]).matched(adapter.name)
+        except NothingMatchedError as error:
+            touches, problem = {}, str(error)
+    return ListedAdapter(
+        adapter.name,
+        str(adapter.path),
+        adapter.origin,
+        adapter_family(file),
+        file.kinds,
+        file.ranks,
+        adapter.weight,
+        adapter.triggers or file.triggers,
+        file.size,
+        len(file.layers),
+        touches,
+        problem,
+    )

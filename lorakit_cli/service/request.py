@@ -1,0 +1,81 @@
+"""What `generate` is asked for, checked against base and adapters before anything heavy is loaded."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from lorakit_cli.core import generation
+from lorakit_cli.core.adapter_spec import AdapterSpec
+from lorakit_cli.core.block_scales import BlockScales
+from lorakit_cli.core.generation import Settings
+from lorakit_cli.core.picture_names import PictureNames
+from lorakit_cli.core.plan import Plan
+from lorakit_cli.core.prompt_tags import split_tags
+from lorakit_cli.core.seeds import choose_seeds
+from lorakit_cli.service.planning import Planned, make_plan
+from lorakit_cli.sources.library import open_library
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """A request for pictures, as the user wrote it."""
+
+    prompt: str
+    base: str | None = None
+    adapters: Sequence[AdapterSpec] = ()
+    scale: float = 1.0
+    block_scales: Mapping[str, BlockScales] = field(default_factory=dict)
+    negative: str | None = None
+    settings: Settings = field(default_factory=Settings)
+    seeds: Sequence[str] = ()
+    count: int | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    out: str | None = None
+    overwrite: bool = False
+    attach: bool = False
+    strict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request that is known to be possible: what to draw, with what, and where to."""
+
+    request: GenerateRequest
+    prompt: str
+    plan: Plan
+    settings: Settings
+    seeds: tuple[int, ...]
+    names: PictureNames
+    warnings: tuple[str, ...]
+
+
+def prepare(request: GenerateRequest) -> Prepared:
+    """Plan a request from headers and configs alone. Raises LorakitError for all that is wrong with it."""
+    prompt, tagged = split_tags(request.prompt)
+    specs = [*request.adapters, *tagged] or list(open_library().use or ())
+    seeds = tuple(choose_seeds(request.seeds, request.count))
+    planned = make_plan(
+        request.base, specs, scale=request.scale, block_scales=request.block_scales, strict=request.strict
+    )
+    base = planned.plan.base
+    settings = request.settings.filled_from(generation.defaults_of(base))
+    generation.check(settings, base)
+    names = PictureNames.choose(request.out, prompt, seeds, overwrite=request.overwrite)
+    return Prepared(request, prompt, planned.plan, settings, seeds, names, tuple(_warnings(planned, prompt)))
+
+
+def _warnings(planned: Planned, prompt: str) -> list[str]:
+    """Say what the user would want to know: parts without effect, and trigger words that are missing."""
+    found: list[str] = []
+    for adapter, source in zip(planned.plan.adapters, planned.found, strict=True):
+        missed = [part for part in planned.plan.unmatched if part.adapter == adapter.name]
+        if missed:
+            first = f"{missed[0].stem}: {missed[0].reason}"
+            found.append(
+                f"{len(missed)} layers or keys of {adapter.name} have no effect on this base, first {first}; "
+                "--dry-run lists them, --strict refuses"
+            )
+        triggers = source.triggers or adapter.file.triggers
+        if triggers and adapter.weight and not any(word.lower() in prompt.lower() for word in triggers):
+            found.append(f"the prompt has no trigger word of {adapter.name}: {', '.join(triggers)}")
+    return found
