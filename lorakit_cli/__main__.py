@@ -1,0 +1,5 @@
+"""Run lorakit with `python -m lorakit_cli`."""
+
+from lorakit_cli.app import main
+
+main()

@@ -1,0 +1,73 @@
+"""The lorakit program: its subcommands, its version, and how errors become text and an exit code."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from lorakit_cli import __version__
+from lorakit_cli.commands._output import emit, error
+from lorakit_cli.commands.generate import generate
+from lorakit_cli.commands.list_adapters import list_adapters
+from lorakit_cli.errors import LorakitError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="lorakit",
+    help="Apply, merge and bake LoRA adapters into diffusers pipelines: exactly, and said beforehand.",
+    epilog='Example: lorakit generate --lora toy:1.0 --lora pixel:0.5 "toy_face, pixel art, a red heart"',
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn what lorakit raises on purpose into `error: …` and its exit code; anything else stays a traceback."""
+
+    @functools.wraps(command)
+    def run(*args: object, **kwargs: object) -> None:
+        try:
+            command(*args, **kwargs)
+        except LorakitError as problem:
+            error(str(problem))
+            raise typer.Exit(problem.exit_code) from problem
+        except KeyboardInterrupt as interrupt:
+            error("interrupted")
+            raise typer.Exit(INTERRUPTED) from interrupt
+
+    return run
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        emit(f"lorakit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def lorakit(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Apply, merge and bake LoRA adapters into diffusers pipelines: exactly, and said beforehand."""
+
+
+app.command("generate")(reports_errors(generate))
+app.command("list-adapters")(reports_errors(list_adapters))
+
+
+def main() -> None:
+    """Run the program."""
+    # Nothing here may reach for the network, and the libraries' own bars are not the user's business.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        app()
+    except KeyboardInterrupt:
+        error("interrupted")
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,49 @@
+"""Options that two or more commands share: name, help and how the text becomes a value."""
+
+from typing import Annotated
+
+import typer
+
+from lorakit_cli.core.adapter_spec import AdapterSpec
+from lorakit_cli.errors import LorakitError
+
+
+def complete_adapter(incomplete: str) -> list[str]:
+    """Complete the name of a library adapter; a broken library completes nothing."""
+    from lorakit_cli.sources.library import open_library
+
+    try:
+        return [name for name in open_library().entries if name.startswith(incomplete)]
+    except LorakitError:
+        return []
+
+
+BaseOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--base",
+        "-b",
+        metavar="FOLDER",
+        help="Diffusers pipeline folder; `demo` is the embedded model.",
+        show_default=False,
+    ),
+]
+LoraOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        "-l",
+        metavar="[NAME=]SOURCE[:WEIGHT]",
+        help="Adapter to apply, repeatable: a library name or a path, and its weight.",
+        autocompletion=complete_adapter,
+        show_default=False,
+    ),
+]
+JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, remarks or warnings.")]
+VerboseOpt = Annotated[bool, typer.Option("--verbose", "-v", help="Let diffusers and its companions speak.")]
+
+
+def parse_specs(texts: list[str] | None) -> list[AdapterSpec]:
+    """Read `--lora` values. Raises AdapterSpecError."""
+    return [AdapterSpec.parse(text) for text in texts or ()]

@@ -1,0 +1,135 @@
+"""The program as a whole: help, version, completion, and how light it starts."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lorakit_cli import __version__
+
+HEAVY = ("torch", "diffusers", "transformers", "peft", "numpy", "PIL", "safetensors", "huggingface_hub")
+ROOT = Path(__file__).parent.parent
+
+
+def test_version(lorakit):
+    assert lorakit("--version").stdout == f"lorakit {__version__}\n"
+
+
+def test_help_of_every_command_has_an_example(lorakit):
+    listed = lorakit("--help").stdout
+    for command in ("generate", "list-adapters"):
+        assert f"\n  {command} " in listed
+        text = lorakit(command, "--help").stdout
+        assert f"Example: lorakit {command} " in text
+    assert "Example: lorakit generate" in listed
+
+
+def test_wrong_usage_is_exit_2(lorakit):
+    for arguments in (
+        (),
+        ("generat",),
+        ("generate",),
+        ("generate", "x", "--sceed", 1),
+        ("generate", "x", "--dtype", "int3"),
+    ):
+        result = lorakit(*arguments)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["generate", "--help"],
+        ["list-adapters"],
+        ["list-adapters", "--base", "{base}"],
+        ["generate", "--base", "{base}", "-l", "{ink}:0.5", "--block-scales", 'ink={{"unet": 0.5}}', "--dry-run", "x"],
+    ],
+)
+def test_what_reads_headers_only_loads_no_heavy_library(base, adapters, arguments):
+    arguments = [part.format(base=base, ink=adapters / "ink.safetensors") for part in arguments]
+    code = (
+        "import sys\nfrom lorakit_cli.app import app\n"
+        f"try: app({arguments!r})\nexcept SystemExit as end: code = end.code\n"
+        f"print([name for name in {HEAVY} if name in sys.modules], code, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == "[] 0"
+
+
+def complete(line, shell="zsh", code="from lorakit_cli.app import main; main()"):
+    variables = os.environ | {"_LORAKIT_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": line}
+    variables |= {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
+    return subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.argv[0] = 'lorakit'\n{code}"],
+        env=variables,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_completion_knows_the_library_and_stays_light(adapters, here):
+    (here / "lorakit.toml").write_text(f'adapters_dir = "{adapters}"')
+    assert complete("lorakit generate --lora ", "bash").stdout.split() == ["ink", "wash", "toy", "pixel"]
+    assert complete("lorakit generate -l to", "bash").stdout.split() == ["toy"]
+    code = f"""
+from lorakit_cli.app import main
+try: main()
+finally: print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
+"""
+    done = complete("lorakit list-adapters --lora w", "bash", code)
+    assert done.stdout.split() == ["wash"]
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_completion_of_a_broken_library_is_empty(here):
+    (here / "lorakit.toml").write_text("base = 3")
+    done = complete("lorakit generate --lora t", "bash")
+    assert (done.stdout.strip(), done.stderr) == ("", "")
+
+
+def test_the_completion_scripts_are_current():
+    done = subprocess.run(
+        [sys.executable, ROOT / "completions" / "write.py", "--check"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("module", sorted(str(p.relative_to(ROOT)) for p in (ROOT / "lorakit_cli").rglob("*.py")))
+def test_dependencies_point_one_way(module):
+    """commands -> service -> {sources, formats, kinds, core}; formats, kinds -> core; everyone -> errors."""
+    import ast
+
+    allowed = {
+        "errors": set(),
+        "demo": set(),
+        "core": {"core", "errors"},
+        "formats": {"formats", "core", "errors"},
+        "kinds": {"kinds", "core", "errors"},
+        "sources": {"sources", "core", "demo", "errors"},
+        "service": {"service", "sources", "formats", "kinds", "core", "errors", "__init__"},
+        "commands": {"commands", "service", "sources", "core", "errors", "__init__"},
+        "app": {"commands", "errors", "__init__"},
+        "__main__": {"app"},
+        "__init__": set(),
+        # The scripts that made the embedded model use the product; nothing uses them.
+        "training": {"training", "service", "core", "demo"},
+    }
+    parts = Path(module).with_suffix("").parts[1:]
+    room = "training" if parts[:2] == ("demo", "training") else parts[0]
+    for node in ast.walk(ast.parse((ROOT / module).read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        for name in names:
+            if name.split(".")[0] == "lorakit_cli":
+                used = name.split(".")[1:] or ["__init__"]
+                target = "training" if used[:2] == ["demo", "training"] else used[0]
+                assert target in allowed[room], f"{module} imports {name}: {room} may use {sorted(allowed[room])}"
+            banned = name.split(".")[0] in ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy", "PIL")
+            torch_only = module.endswith("core/delta.py") and name.split(".")[0] == "torch"
+            guarded = "TYPE_CHECKING" in (ROOT / module).read_text() and room in ("core", "kinds")
+            if banned and room not in ("service", "training"):
+                assert torch_only or guarded, f"{module} imports {name}"
