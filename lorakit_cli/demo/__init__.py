@@ -4,6 +4,9 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 
+NAME = "demo"
+"""The name the embedded base goes by."""
+
 BASE = HERE / "base"
 ADAPTERS: dict[str, tuple[Path, tuple[str, ...]]] = {
     "toy": (HERE / "adapters" / "toy.safetensors", ("toy_face",)),

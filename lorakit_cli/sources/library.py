@@ -1,11 +1,12 @@
 """The library: every adapter that a name reaches, from lorakit.toml, adapter folders and the embedded model."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lorakit_cli.core.adapter_spec import AdapterSpec, is_plain, name_from
 from lorakit_cli.demo import ADAPTERS
+from lorakit_cli.demo import NAME as EMBEDDED
 from lorakit_cli.errors import LibraryError, UnknownAdapterError, did_you_mean
 from lorakit_cli.sources.config import Config, config_paths, read_config
 
@@ -32,7 +33,27 @@ class Library:
     use: tuple[AdapterSpec, ...] | None = None
 
     def find(self, name: str) -> LibraryEntry:
-        """Look a name up. Raises UnknownAdapterError with the nearest names."""
+        """Look a name up; an entry whose source is another entry's name takes its file and what it leaves out.
+
+        Raises UnknownAdapterError with the nearest names, LibraryError for entries that name each other.
+        """
+        entry = self._entry(name)
+        seen = {name}
+        while is_plain(entry.source):
+            if entry.source in seen:
+                raise LibraryError(f"{entry.origin}: the source of adapter {entry.name} leads back to itself")
+            seen.add(entry.source)
+            other = self._entry(entry.source)
+            entry = replace(
+                entry,
+                source=other.source,
+                weight=other.weight if entry.weight is None else entry.weight,
+                triggers=entry.triggers or other.triggers,
+                base=entry.base or other.base,
+            )
+        return entry
+
+    def _entry(self, name: str) -> LibraryEntry:
         try:
             return self.entries[name]
         except KeyError:
@@ -87,6 +108,8 @@ def _in_folders(config: Config) -> dict[str, LibraryEntry]:
 
 def _relative(config: Config, source: str) -> str:
     """Give a path in a lorakit.toml as seen from anywhere; names and references stay as they are."""
+    if source == EMBEDDED:
+        return source
     path = Path(source).expanduser()
     if not path.is_absolute() and (not is_plain(source) or (config.path.parent / path).exists()):
         local = config.path.parent / path

@@ -7,11 +7,9 @@ from pathlib import Path
 
 from lorakit_cli.core.adapter_spec import AdapterSpec, is_plain, require_distinct
 from lorakit_cli.demo import BASE
+from lorakit_cli.demo import NAME as EMBEDDED
 from lorakit_cli.errors import AdapterSpecError, BaseModelError, UnknownAdapterError, UnsupportedError, did_you_mean
 from lorakit_cli.sources.library import Library
-
-EMBEDDED = "demo"
-"""The name of the embedded base."""
 
 _REMOTE = re.compile(r"(https?://|hf:|civitai:)")
 _CUSTOMARY = "pytorch_lora_weights.safetensors"
@@ -80,11 +78,12 @@ def find_base(asked: str | None, library: Library, adapters: Sequence[FoundAdapt
         if len(bases) > 1:
             raise BaseModelError(f"the adapters are for different bases, {' and '.join(bases)}; choose with --base")
         wanted = bases[0] if bases else EMBEDDED
+    # A name is a name: a folder that happens to be called so is written ./demo.
+    if wanted == EMBEDDED:
+        return BASE
     path = Path(wanted).expanduser()
     if path.is_dir():
         return path
-    if wanted == EMBEDDED:
-        return BASE
     if path.is_file():
         raise BaseModelError(f"{wanted} is a file; a base is a diffusers pipeline folder (one with model_index.json)")
     raise BaseModelError(

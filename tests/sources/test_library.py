@@ -78,6 +78,19 @@ def test_a_name_in_the_file_hides_the_embedded_one(here, adapters):
     assert find("toy").path == adapters / "ink.safetensors"
 
 
+def test_an_entry_may_name_another(here):
+    write("[adapters.soft]\nsource = 'toy'\nweight = 0.4\n[adapters.softer]\nsource = 'soft'\ntriggers = 'face'\n")
+    library = open_library()
+    entry = library.find("softer")
+    assert (entry.source, entry.weight, entry.triggers) == (library.entries["toy"].source, 0.4, ("face",))
+    write("[adapters.a]\nsource = 'b'\n[adapters.b]\nsource = 'a'\n")
+    with pytest.raises(LibraryError, match="leads back to itself"):
+        open_library().find("a")
+    write("[adapters.a]\nsource = 'toi'\n")
+    with pytest.raises(UnknownAdapterError, match="no adapter is called 'toi'; did you mean toy"):
+        open_library().find("a")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -152,6 +165,9 @@ def test_two_of_one_name(here):
 def test_which_base(here, base, adapters):
     assert find_base(None, open_library(), []) == BASE
     assert find_base("demo", open_library(), []) == BASE
+    (here / "demo").mkdir()
+    assert find_base(None, open_library(), []) == find_base("demo", open_library(), []) == BASE
+    assert find_base("./demo", open_library(), []) == Path("demo")
     assert find_base(str(base), open_library(), []) == base
     with pytest.raises(BaseModelError, match="there is no base 'nothing'; give the path"):
         find_base("nothing", open_library(), [])
