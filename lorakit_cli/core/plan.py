@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lorakit_cli.core.architectures import adapter_family, base_family
 from lorakit_cli.core.base_index import BaseIndex, BaseTensor
-from lorakit_cli.core.block_scales import BlockScales
+from lorakit_cli.core.block_scales import BlockScales, BoundScales
 from lorakit_cli.core.lora_file import LoraFile, LoraLayer, Shape
 from lorakit_cli.errors import NothingMatchedError, OptionError, UnmatchedLayersError
 
@@ -67,6 +67,7 @@ class Plan:
     adapters: tuple[PlannedAdapter, ...]
     terms: Mapping[Target, tuple[Term, ...]]
     unmatched: tuple[Unmatched, ...]
+    block_scales: Mapping[str, BoundScales]
 
     def changes(self) -> Iterator[tuple[Target, tuple[Term, ...]]]:
         """Yield the tensors that really change, each with its terms of strength other than 0."""
@@ -101,24 +102,27 @@ def build_plan(base: BaseIndex, adapters: Sequence[PlannedAdapter], global_scale
         raise OptionError(f"--scale {global_scale} is not a finite number")
     terms: dict[Target, list[Term]] = {}
     unmatched: list[Unmatched] = []
+    bound = {
+        adapter.name: adapter.block_scales.bind(base, adapter.name) for adapter in adapters if adapter.block_scales
+    }
     for adapter in adapters:
-        found, missed = _match(base, adapter, global_scale)
+        found, missed = _match(base, adapter, global_scale, bound.get(adapter.name))
         if not found:
             raise NothingMatchedError(_nothing_matched(base, adapter, missed))
         for target, term in found:
             terms.setdefault(target, []).append(term)
         unmatched.extend(missed)
-    return Plan(base, tuple(adapters), {target: tuple(parts) for target, parts in terms.items()}, tuple(unmatched))
+    ordered = {target: tuple(parts) for target, parts in terms.items()}
+    return Plan(base, tuple(adapters), ordered, tuple(unmatched), bound)
 
 
 def _match(
-    base: BaseIndex, adapter: PlannedAdapter, global_scale: float
+    base: BaseIndex, adapter: PlannedAdapter, global_scale: float, scales: BoundScales | None
 ) -> tuple[list[tuple[Target, Term]], list[Unmatched]]:
     """Write the name of every module of the base in the adapter's layout, and look it up in the file."""
     left = {layer.stem: layer for layer in adapter.file.layers}
     found: list[tuple[Target, Term]] = []
     unmatched: list[Unmatched] = []
-    scales = adapter.block_scales.bind(base, adapter.name) if adapter.block_scales else None
     stems: list[str] = []
     for component in base.components.values():
         for module, tensor in component.modules.items():

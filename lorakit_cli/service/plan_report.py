@@ -60,7 +60,7 @@ def report_plan(plan: Plan) -> PlanReport:
 
 def _adapter(plan: Plan, adapter: PlannedAdapter) -> AdapterPlan:
     strengths = [term.strength for terms in plan.terms.values() for term in terms if term.adapter == adapter.name]
-    scales = adapter.block_scales
+    scales = plan.block_scales.get(adapter.name)
     return AdapterPlan(
         adapter.name,
         str(adapter.file.path),
@@ -71,5 +71,5 @@ def _adapter(plan: Plan, adapter: PlannedAdapter) -> AdapterPlan:
         len(adapter.file.layers),
         plan.matched(adapter.name),
         (min(strengths), max(strengths)),
-        tuple(scales.bind(plan.base, adapter.name).resolved()) if scales else (),
+        tuple(scales.resolved()) if scales else (),
     )

@@ -46,9 +46,10 @@ def make_plan(
     scale: float = 1.0,
     block_scales: Mapping[str, BlockScales] | None = None,
     strict: bool = False,
+    library: Library | None = None,
 ) -> Planned:
     """Plan what the adapters do to the base. Raises LorakitError for all that is wrong with the request."""
-    library = open_library()
+    library = library or open_library()
     found = tuple(find_adapters(specs, library))
     scales = dict(block_scales or {})
     names = [adapter.name for adapter in found]

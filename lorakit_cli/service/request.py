@@ -52,10 +52,16 @@ class Prepared:
 def prepare(request: GenerateRequest) -> Prepared:
     """Plan a request from headers and configs alone. Raises LorakitError for all that is wrong with it."""
     prompt, tagged = split_tags(request.prompt)
-    specs = [*request.adapters, *tagged] or list(open_library().use or ())
+    library = open_library()
+    specs = [*request.adapters, *tagged] or list(library.use or ())
     seeds = tuple(choose_seeds(request.seeds, request.count))
     planned = make_plan(
-        request.base, specs, scale=request.scale, block_scales=request.block_scales, strict=request.strict
+        request.base,
+        specs,
+        scale=request.scale,
+        block_scales=request.block_scales,
+        strict=request.strict,
+        library=library,
     )
     base = planned.plan.base
     settings = request.settings.filled_from(generation.defaults_of(base))

@@ -1,7 +1,9 @@
 """`lorakit generate` run for real on tiny pipelines; the pictures it wrote are opened."""
 
+import contextlib
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -293,6 +295,26 @@ def test_as_a_program_it_is_quiet_and_stdout_may_be_closed(program, base):
     gone.stdout.close()
     assert (gone.stderr.read(), gone.wait()) == ("", 0)
     assert names(Path.cwd()) == ["x_seed1.png", "x_seed2.png", "x_seed2_2.png"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals")
+def test_on_a_terminal_a_bar_shows_the_steps(base):
+    import pty
+
+    terminal, child = pty.openpty()
+    command = [sys.executable, "-m", "lorakit_cli", "generate", "--base", str(base), "--steps", "3", "--seed", "1", "x"]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=child, env=os.environ | {"TERM": "xterm"})
+    os.close(child)
+    seen = b""
+    # Reading fails once the program has closed its side.
+    with contextlib.suppress(OSError):
+        while part := os.read(terminal, 4096):
+            seen += part
+    os.close(terminal)
+    assert (running.stdout.read(), running.wait()) == (b"x_seed1.png\n", 0)
+    assert b"denoising" in seen
+    assert b"3/3" in seen
+    assert seen.strip().endswith(b"seed 1")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -47,7 +48,11 @@ def expected(base, parts):
                 continue
             up = tensors[key.replace(".lora_A.", ".lora_B.").replace("layer.down", "layer.up")]
             module = key.split(".lora_")[0]
-            scale = settings[f"{module.split('.')[0]}.lora_alpha"] / down.shape[0]
+            component, name = module.split(".", 1)
+            patterns = settings[f"{component}.alpha_pattern"].items()
+            common = settings[f"{component}.lora_alpha"]
+            alpha = next((value for end, value in patterns if re.search(rf"(^|\.){end}$", name)), common)
+            scale = alpha / down.shape[0]
             s = strength(module) if callable(strength) else strength
             delta = torch.einsum("or,ri->oi", up.double().flatten(1), down.double().flatten(1)) * scale * s
             target = weights[f"{module}.weight"]
