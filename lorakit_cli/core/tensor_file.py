@@ -16,6 +16,14 @@ ITEM_SIZES = {
 }  # fmt: skip
 # The limit of the safetensors library itself; a larger header is an attack or another kind of file.
 _LONGEST_HEADER = 100_000_000
+# What people find under the name of a download that went wrong, by its first bytes.
+_IMPOSTORS = {
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself",
+    b"<": "a web page, probably the site's error or log-in page",
+    b"{": "a JSON text, probably the site's error message",
+    b"PK\x03\x04": "a zip or PyTorch pickle file under another name",
+    b"\x80": "a pickle file under another name",
+}
 _SCALARS = {"F64": "<d", "F32": "<f", "F16": "<e", "I64": "<q", "I32": "<i", "I16": "<h", "I8": "<b", "U8": "<B"}
 
 
@@ -65,14 +73,16 @@ def read_header(path: Path) -> TensorFile:
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
+        start = file.read(8)
+        length = int.from_bytes(start, "little")
         if size < 8 or length > min(size - 8, _LONGEST_HEADER):
-            raise CorruptFileError(
-                f"{path} is not a complete safetensors file ({size} bytes); download or copy it again"
-            )
+            start += file.read(56)
+            instead = next((what for mark, what in _IMPOSTORS.items() if start.lstrip().startswith(mark)), None)
+            reason = f"is {instead}" if instead else f"is no complete safetensors file ({size} bytes)"
+            raise CorruptFileError(f"{path} {reason}; download or copy it again")
         text = file.read(length)
     try:
-        entries = json.loads(text)
+        entries = json.loads(text, object_pairs_hook=_no_duplicates)
         if not isinstance(entries, dict):
             raise ValueError("the header is not an object")
         metadata = _metadata(entries.pop("__metadata__", {}))
@@ -85,6 +95,13 @@ def read_header(path: Path) -> TensorFile:
             f"{path} is truncated: its header promises {end} bytes, the file has {size}; download or copy it again"
         )
     return TensorFile(path, tensors, metadata, size)
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return entries
 
 
 def _metadata(entry: object) -> dict[str, str]:

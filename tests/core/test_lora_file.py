@@ -159,6 +159,25 @@ def test_broken_files(tmp_path, content):
         open_adapter(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n", "is a Git LFS pointer"),
+        (b"\n<!DOCTYPE html><html><body>Log in</body></html>", "is a web page"),
+        (b'{"error": "not found"}', "is a JSON text"),
+        (b"PK\x03\x04" + bytes(100) + b"\xff" * 100, "a zip or PyTorch pickle file under another name"),
+        (b"\x80\x02}q\x00X\x05\x00\x00\x00model", "is a pickle file"),
+        (b"ab", r"is no complete safetensors file \(2 bytes\)"),
+        (_header(b'{"a": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}, "a": 1}'), "a name stands in it twice"),
+    ],
+)
+def test_what_a_failed_download_left(tmp_path, content, message):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CorruptFileError, match=message):
+        open_adapter(path)
+
+
 def test_truncated_file_says_so(tmp_path, adapters):
     path = tmp_path / "a.safetensors"
     path.write_bytes((adapters / "ink.safetensors").read_bytes()[:-1])
