@@ -3,21 +3,51 @@
 import functools
 import os
 import sys
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from lorakit_cli import __version__
-from lorakit_cli.commands._output import emit, error
+from lorakit_cli.commands._output import emit, error, note
 from lorakit_cli.commands.generate import generate
 from lorakit_cli.commands.list_adapters import list_adapters
-from lorakit_cli.errors import LorakitError
+from lorakit_cli.errors import LorakitError, UsageError
 
 INTERRUPTED = 130
 
+
+class Program(TyperGroup):
+    """The command group, whose usage errors end like all others in one line `error: …`."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command line; standing alone, leave with its exit code."""
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        try:
+            code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        except typer.TyperException as problem:
+            message = problem.format_message()
+            if message.startswith("Usage:"):  # no arguments at all: the help itself
+                note(message)
+            else:
+                path = getattr(getattr(problem, "ctx", None), "command_path", "lorakit")
+                error(f"{message.rstrip('.')}; `{path} --help` shows what there is")
+            code = UsageError.exit_code
+        sys.exit(code if isinstance(code, int) else 0)
+
+
 app = typer.Typer(
     name="lorakit",
+    cls=Program,
     help="Apply, merge and bake LoRA adapters into diffusers pipelines: exactly, and said beforehand.",
     epilog='Example: lorakit generate --lora toy:1.0 --lora pixel:0.5 "toy_face, pixel art, a red heart"',
     no_args_is_help=True,

@@ -26,17 +26,28 @@ def test_help_of_every_command_has_an_example(lorakit):
     assert "Example: lorakit generate" in listed
 
 
-def test_wrong_usage_is_exit_2(lorakit):
-    for arguments in (
-        (),
-        ("generat",),
-        ("generate",),
-        ("generate", "x", "--sceed", 1),
-        ("generate", "x", "--dtype", "int3"),
-    ):
-        result = lorakit(*arguments)
-        assert (result.exit_code, result.stdout) == (2, "")
-        assert result.stderr
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("generat",), "error: No such command 'generat'"),
+        (("generate",), "error: Missing argument 'PROMPT'; `lorakit generate --help` shows what there is"),
+        (("generate", "x", "--sceed", 1), "error: No such option: --sceed"),
+        (("generate", "x", "--dtype", "int3"), "error: Invalid value for '--dtype'"),
+        (("generate", "x", "--count", 0), "error: Invalid value for '--count'"),
+        (("generate", "x", "--steps", "many"), "error: Invalid value for '--steps'"),
+    ],
+)
+def test_wrong_usage_is_exit_2_and_one_line(lorakit, arguments, message):
+    result = lorakit(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(message)
+
+
+def test_without_arguments_the_help_is_shown(lorakit):
+    result = lorakit()
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "list-adapters" in result.stderr
 
 
 @pytest.mark.parametrize(
