@@ -5,6 +5,7 @@
     │   ├── AdapterSpecError
     │   ├── BlockScalesError
     │   └── OptionError
+    ├── PathError
     ├── LibraryError                a broken lorakit.toml
     ├── UnknownAdapterError
     ├── BaseModelError
@@ -49,6 +50,10 @@ class BlockScalesError(UsageError):
 
 class OptionError(UsageError):
     """An option has a value that cannot be used."""
+
+
+class PathError(LorakitError):
+    """A path that this system cannot look up."""
 
 
 class LibraryError(LorakitError):

@@ -7,10 +7,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lorakit_cli.errors import CorruptFileError
+from lorakit_cli.core.numbers import finite
+from lorakit_cli.errors import CorruptFileError, UnknownFormatError
 
 _KEY = "lora_adapter_metadata"
 _LITERAL = re.compile(r"\^?[\w.]+\$?")
+# A repeated group can take forever on a name it does not fit, and no trainer writes one.
+_COSTLY = re.compile(r"\)[*+?{]")
+_LONGEST_PATTERN = 1000
+# Settings under which a layer is more, or other, than scale * up @ down.
+_OTHER_ARITHMETIC = {
+    "use_dora": "DoRA",
+    "fan_in_fan_out": "transposed weights",
+    "lora_bias": "biases of its own",
+    "modules_to_save": "whole modules",
+    "layer_replication": "replicated layers",
+    "use_qalora": "QALoRA",
+    "target_parameters": "bare parameters",
+}
+# Ways to start training that change the base itself, so that the factors alone are not the change.
+_OTHER_BASE = ("pissa", "olora", "loftq", "corda")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +50,10 @@ class AdapterConfig:
 
 
 def read_configs(metadata: Mapping[str, str], where: object) -> dict[str, AdapterConfig]:
-    """Read what diffusers' `save_lora_weights` keeps: component -> config. Raises CorruptFileError."""
+    """Read what diffusers' `save_lora_weights` keeps: component -> config.
+
+    Raises CorruptFileError, or UnknownFormatError where the settings ask for more than plain LoRA.
+    """
     text = metadata.get(_KEY)
     if text is None:
         return {}
@@ -43,23 +62,34 @@ def read_configs(metadata: Mapping[str, str], where: object) -> dict[str, Adapte
         for key, value in json.loads(text).items():
             component, _, setting = key.partition(".")
             components.setdefault(component, {})[setting] = value
+        for name, settings in components.items():
+            _require_plain(settings, f"{where}: its {name}")
         return {name: _config(settings) for name, settings in components.items()}
     except (ValueError, TypeError, AttributeError, re.error, RecursionError) as error:
         raise CorruptFileError(f"{where}: its {_KEY} cannot be read: {error}") from error
 
 
 def _config(settings: Mapping[str, Any]) -> AdapterConfig:
-    pattern = tuple((str(key), _finite(value)) for key, value in (settings.get("alpha_pattern") or {}).items())
+    pattern = tuple((str(key), finite(value)) for key, value in (settings.get("alpha_pattern") or {}).items())
     for key, _ in pattern:
-        re.compile(key)
+        if len(key) > _LONGEST_PATTERN or _COSTLY.search(key):
+            raise ValueError(f"the pattern {key[:60]!r} repeats a group or is too long")
+        re.compile(_whole_or_end(key))
     alpha = settings.get("lora_alpha")
-    return AdapterConfig(None if alpha is None else _finite(alpha), bool(settings.get("use_rslora")), pattern)
+    return AdapterConfig(None if alpha is None else finite(alpha), bool(settings.get("use_rslora")), pattern)
 
 
-def _finite(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"an alpha is {value!r}")
-    return float(value)
+def _require_plain(settings: Mapping[str, Any], where: str) -> None:
+    start = str(settings.get("init_lora_weights")).lower()
+    other = [what for setting, what in _OTHER_ARITHMETIC.items() if settings.get(setting)]
+    if start.startswith(_OTHER_BASE):
+        other.append(f"a base changed by {start}")
+    if other:
+        raise UnknownFormatError(f"{where} uses {other[0]}, which is not plain LoRA and is not applied by halves")
+
+
+def _whole_or_end(pattern: str) -> str:
+    return rf"(.*\.)?({pattern})$"
 
 
 def _fits(pattern: str, module: str) -> bool:
@@ -71,4 +101,4 @@ def _fits(pattern: str, module: str) -> bool:
     if _LITERAL.fullmatch(pattern):
         name = pattern.strip("^$")
         return module == name or (not pattern.startswith("^") and module.endswith("." + name))
-    return re.match(rf"(.*\.)?({pattern})$", module) is not None
+    return re.match(_whole_or_end(pattern), module) is not None

@@ -102,6 +102,7 @@ def read_lora_file(path: Path, formats: Sequence[KeyFormat], kinds: Sequence[Kin
     groups, unknown = _group(file, kinds)
     if not groups:
         raise NotALoraError(f"{path} holds no adapter: {_examples(file)}")
+    _require_whole_layers(path, groups, unknown)
     key_format = max(formats, key=lambda known: sum(known.component_of(stem) is not None for stem in groups))
     layers: list[LoraLayer] = []
     configs = read_configs(file.metadata, path)
@@ -116,6 +117,9 @@ def read_lora_file(path: Path, formats: Sequence[KeyFormat], kinds: Sequence[Kin
             config = configs.get(component)
             layers.append(_layer(file, stem, component, kind, keys, alpha_values.get(stem), config))
     if not layers:
+        for stem, keys in groups.items():
+            if key_format.component_of(stem):
+                raise CorruptFileError(f"{path}: {stem} has {', '.join(keys.values())}, but not what belongs to it")
         raise UnknownFormatError(
             f"{path} looks like an adapter, but its keys follow no layout lorakit knows: {_examples(file)}"
         )
@@ -132,7 +136,10 @@ def _group(file: TensorFile, kinds: Sequence[Kind]) -> tuple[dict[str, dict[str,
         for cut in range(1, len(parts)):
             role = roles.get(".".join(parts[cut:]))
             if role:
-                groups.setdefault(".".join(parts[:cut]), {})[role] = key
+                keys = groups.setdefault(".".join(parts[:cut]), {})
+                if role in keys:
+                    raise CorruptFileError(f"{file.path}: {keys[role]} and {key} are the same part of one layer")
+                keys[role] = key
                 break
         else:
             unknown.append(key)
@@ -140,6 +147,19 @@ def _group(file: TensorFile, kinds: Sequence[Kind]) -> tuple[dict[str, dict[str,
     for stem in [stem for stem, keys in groups.items() if keys.keys() == {ALPHA}]:
         unknown.append(groups.pop(stem)[ALPHA])
     return groups, unknown
+
+
+def _require_whole_layers(path: Path, groups: Mapping[str, object], unknown: Sequence[str]) -> None:
+    """Refuse a layer with a part that is not understood: DoRA's magnitude left out is another change."""
+    for key in unknown:
+        parts = key.split(".")
+        for cut in range(1, len(parts)):
+            stem = ".".join(parts[:cut])
+            if stem in groups:
+                raise UnknownFormatError(
+                    f"{path}: {stem} has {'.'.join(parts[cut:])} beside its factors, an algorithm lorakit does not "
+                    "know; nothing is applied by halves"
+                )
 
 
 def _layer(

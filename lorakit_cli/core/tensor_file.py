@@ -90,9 +90,10 @@ def read_header(path: Path) -> TensorFile:
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise CorruptFileError(f"{path} is not a safetensors file: {error}") from error
     end = max((info.end for info in tensors.values()), default=8 + length)
-    if end > size:
+    if end != size:
+        state = "is truncated" if end > size else "has something behind its end"
         raise CorruptFileError(
-            f"{path} is truncated: its header promises {end} bytes, the file has {size}; download or copy it again"
+            f"{path} {state}: its header promises {end} bytes, the file has {size}; download or copy it again"
         )
     return TensorFile(path, tensors, metadata, size)
 

@@ -193,6 +193,60 @@ def test_broken_adapter_metadata(tmp_path, text):
         open_adapter(write(tmp_path / "a.safetensors", pair(), {"lora_adapter_metadata": text}))
 
 
+@pytest.mark.parametrize(
+    "extra", ["lora_magnitude_vector", "lora_mid.weight", "lora_B.bias", "dora_scale", "something.new"]
+)
+def test_a_layer_with_a_part_that_is_not_understood_is_not_applied_by_halves(tmp_path, extra):
+    path = write(tmp_path / "a.safetensors", pair() | {f"unet.conv_in.{extra}": torch.ones(2)})
+    with pytest.raises(UnknownFormatError, match=rf"unet\.conv_in has {extra} beside its factors"):
+        open_adapter(path)
+
+
+def test_two_pairs_for_one_layer(tmp_path):
+    tensors = pair() | {
+        "unet.conv_in.lora_down.weight": torch.ones(2, 3),
+        "unet.conv_in.lora_up.weight": torch.ones(5, 2),
+    }
+    with pytest.raises(CorruptFileError, match="are the same part of one layer"):
+        open_adapter(write(tmp_path / "a.safetensors", tensors))
+
+
+def test_half_a_pair(tmp_path):
+    path = write(tmp_path / "a.safetensors", {"unet.conv_in.lora_A.weight": torch.ones(2, 3)})
+    with pytest.raises(CorruptFileError, match=r"has unet\.conv_in\.lora_A\.weight, but not what belongs to it"):
+        open_adapter(path)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"unet.use_dora": True},
+        {"unet.fan_in_fan_out": True},
+        {"unet.lora_bias": True},
+        {"unet.modules_to_save": ["conv_in"]},
+        {"unet.init_lora_weights": "pissa_niter_4"},
+    ],
+)
+def test_settings_that_mean_more_than_plain_lora(tmp_path, settings):
+    path = write(tmp_path / "a.safetensors", pair(), {"lora_adapter_metadata": json.dumps(settings)})
+    with pytest.raises(UnknownFormatError, match="which is not plain LoRA and is not applied by halves"):
+        open_adapter(path)
+
+
+@pytest.mark.parametrize("pattern", ["(?i)conv_in", r"([\w.]+)*!", "a" * 2000, "("])
+def test_patterns_that_could_hang_or_break(tmp_path, pattern):
+    settings = json.dumps({"unet.lora_alpha": 4, "unet.alpha_pattern": {pattern: 8}})
+    with pytest.raises(CorruptFileError, match="lora_adapter_metadata cannot be read"):
+        open_adapter(write(tmp_path / "a.safetensors", pair(), {"lora_adapter_metadata": settings}))
+
+
+def test_something_behind_the_end(tmp_path, adapters):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes((adapters / "ink.safetensors").read_bytes() + b"x")
+    with pytest.raises(CorruptFileError, match="has something behind its end"):
+        open_adapter(path)
+
+
 def test_pickles_are_not_read(tmp_path):
     (tmp_path / "a.bin").write_bytes(b"x")
     with pytest.raises(LoraFileError, match=r"only \.safetensors"):
