@@ -9,11 +9,15 @@ from lorakit_cli.errors import AdapterSpecError
 
 FILE_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
-_NAME = re.compile(r"[A-Za-z0-9_-]+")
+NAME = re.compile(r"[A-Za-z0-9_-]+")
+"""What an adapter may be called."""
+NAMED = re.compile(r"([A-Za-z0-9_-]+)=(.*)", re.DOTALL)
+"""A name in front of something, as in `NAME=SOURCE`."""
+
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_NAMED = re.compile(r"([A-Za-z0-9_-]+)=(.*)", re.DOTALL)
 # What may hold a colon that is no weight's: a scheme, a port, a forced Hub reference, a CivitAI version, a drive.
 _PREFIX = re.compile(r"https?://[^/]*|hf:|civitai:|[A-Za-z]:(?=[\\/])")
+_REMOTE = re.compile(r"https?://|hf:|civitai:")
 _GRAMMAR = "an adapter is written [NAME=]SOURCE[:WEIGHT], for example toy:0.8"
 
 
@@ -39,12 +43,12 @@ class AdapterSpec:
         """Read a spec; `str` of the result gives the text back. Raises AdapterSpecError."""
         if text != text.strip() or not text.isprintable():
             raise AdapterSpecError(f"adapter {text!r} begins or ends with a space or holds a control character")
-        named = _NAMED.fullmatch(text)
+        named = NAMED.fullmatch(text)
         alias, rest = named.groups() if named else (None, text)
         source, weight_text = _split_weight(rest, text)
         if not source or source in ("hf:", "civitai:"):
             raise AdapterSpecError(f"adapter {text!r} names no source; {_GRAMMAR}")
-        if is_plain(source) and not _NAME.fullmatch(source):
+        if is_plain(source) and not NAME.fullmatch(source):
             raise AdapterSpecError(
                 f"{source!r} is neither a library name (letters, digits, _ and -) nor a path; "
                 f"{_GRAMMAR}, and a file in this folder is written ./{source}"
@@ -72,6 +76,11 @@ def is_plain(source: str) -> bool:
         or source.startswith((".", "~"))
         or source.lower().endswith(FILE_SUFFIXES)
     )
+
+
+def is_remote(source: str) -> bool:
+    """Tell whether a source can only be somewhere else than on this machine."""
+    return _REMOTE.match(source) is not None
 
 
 def name_from(source: str) -> str:

@@ -67,26 +67,35 @@ def read_base_index(path: Path, variant: str | None = None) -> BaseIndex:
         for name, entry in entries.items()
         if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str)
     }
+    class_name = entries.get("_class_name")
+    if not isinstance(class_name, str):
+        raise BaseModelError(f"{model_index} names no pipeline class (_class_name)")
+    # diffusers makes up an empty tokenizer for a folder that is not there.
+    missing = [name for name in components if not (path / name).is_dir()]
+    if missing:
+        raise BaseModelError(f"{path} is incomplete: its {missing[0]} is missing")
     variant = variant or _only_variant([path / name for name in components])
     indexed: dict[str, BaseComponent] = {}
-    for name, class_name in components.items():
+    for name, component_class in components.items():
         files = _weight_files(path / name, variant) or _weight_files(path / name, None)
         if files:
             tensors = {key: BaseTensor(info, file) for file in files for key, info in read_header(file).tensors.items()}
             config = path / name / "config.json"
-            indexed[name] = BaseComponent(name, class_name, _read_json(config) if config.exists() else {}, tensors)
+            indexed[name] = BaseComponent(name, component_class, _read_json(config) if config.exists() else {}, tensors)
+        elif pickles := sorted((path / name).glob("*.bin")):
+            raise BaseModelError(
+                f"{pickles[0]} is a pickle, and only safetensors are read; loading the base with diffusers and saving "
+                "it again converts it"
+            )
     if not indexed:
-        raise BaseModelError(
-            f"{path} holds no safetensors weights; a base in .bin files is converted by loading and saving it "
-            "with diffusers and safe_serialization=True"
-        )
-    return BaseIndex(path, str(entries.get("_class_name", "")), indexed, variant)
+        raise BaseModelError(f"{path} holds no safetensors weights; is it complete?")
+    return BaseIndex(path, class_name, indexed, variant)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BaseModelError(f"{path} cannot be read: {error}") from error
     if not isinstance(entries, dict):
         raise BaseModelError(f"{path} should hold a JSON object")
@@ -105,12 +114,20 @@ def _weight_files(folder: Path, variant: str | None) -> list[Path]:
             folder / f"{stem}{dotted}.safetensors.index.json",
         ):
             if index.is_file():
-                shards = [folder / name for name in sorted(set(_read_json(index).get("weight_map", {}).values()))]
+                shards = [folder / name for name in _shard_names(index)]
                 missing = [shard.name for shard in shards if not shard.is_file()]
                 if missing:
                     raise BaseModelError(f"{folder} is incomplete: {missing[0]} is missing")
                 return shards
     return []
+
+
+def _shard_names(index: Path) -> list[str]:
+    """List the files an index names; only plain names, for an index must not reach out of its folder."""
+    names = _read_json(index).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(n, str) and Path(n).name == n for n in names.values()):
+        raise BaseModelError(f"{index}: its weight_map does not map tensors to files beside it")
+    return sorted(set(names.values()))
 
 
 def _only_variant(folders: list[Path]) -> str | None:

@@ -5,23 +5,23 @@
 """
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from lorakit_cli.core.adapter_spec import NAMED
 from lorakit_cli.core.base_index import BaseIndex
+from lorakit_cli.core.numbers import finite
 from lorakit_cli.core.unet_blocks import Place, UNetBlocks
-from lorakit_cli.errors import BlockScalesError, did_you_mean
+from lorakit_cli.core.user_path import user_path
+from lorakit_cli.errors import BlockScalesError, PathError, did_you_mean
 
 BlockScale = float | tuple[float, ...]
 PartScale = BlockScale | Mapping[int, BlockScale]
 ComponentScale = float | Mapping[str, PartScale]
 
-_NAMED = re.compile(r"([A-Za-z0-9_-]+)=(.*)", re.DOTALL)
-_BLOCK = re.compile(r"block_(\d+)", re.ASCII)
+_BLOCK = re.compile(r"block_(\d{1,4})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class BlockScales:
             if name not in base.components:
                 raise BlockScalesError(
                     f"block scales of {adapter}: the base has no component {name!r}"
-                    f"{did_you_mean(name, base.components)} It has {', '.join(base.components)}"
+                    f"{did_you_mean(name, base.components) or '.'} It has {', '.join(base.components)}"
                 )
             if isinstance(scale, Mapping):
                 blocks[name] = UNetBlocks.of(base.components[name].modules)
@@ -97,7 +97,7 @@ def parse_block_scales(texts: Sequence[str]) -> dict[str, BlockScales]:
     """Read `--block-scales` values, each inline JSON, a file, or either behind `NAME=`. Raises BlockScalesError."""
     found: dict[str, BlockScales] = {}
     for text in texts:
-        named = _NAMED.fullmatch(text)
+        named = NAMED.fullmatch(text)
         name, rest = named.groups() if named else (None, text)
         entries = _read(rest)
         for adapter, components in ({name: entries} if name else entries).items():
@@ -112,10 +112,10 @@ def _read(text: str) -> dict[str, Any]:
     if not text.lstrip().startswith(("{", "[")):
         where = text
         try:
-            text = Path(text).expanduser().read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
+            text = user_path(text).read_text(encoding="utf-8")
+        except (PathError, OSError, ValueError) as error:
             raise BlockScalesError(
-                f"block scales {text!r} are neither JSON nor a file that can be read; "
+                f"block scales {text[:80]!r} are neither JSON nor a file that can be read; "
                 'write for example \'pixel={"unet": {"down": 0.5}}\''
             ) from error
     try:
@@ -140,9 +140,10 @@ def _refuse_constant(name: str) -> float:
 
 
 def _number(value: object, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise BlockScalesError(f"{where} must be a finite number, not {json.dumps(value)[:40]}")
-    return float(value)
+    try:
+        return finite(value)
+    except ValueError as error:
+        raise BlockScalesError(f"{where} {error}") from error
 
 
 def _parse_components(adapter: str, entries: object) -> BlockScales:

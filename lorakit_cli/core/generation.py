@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from lorakit_cli.core.base_index import BaseIndex
+from lorakit_cli.core.numbers import finite
 from lorakit_cli.errors import BaseModelError, OptionError
 
 RECIPE_FILE = "lorakit.json"
 # diffusers' image pipelines refuse other multiples, whatever the autoencoder could do.
 _PIPELINE_MULTIPLE = 8
+# Beyond any model and any memory; past it sizes overflow inside torch.
+_LARGEST_SIDE = 32768
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ def autoencoder_factor(base: BaseIndex) -> int:
     """Give how many pixels one latent stands for along a side."""
     vae = base.components.get("vae")
     channels = vae.config.get("block_out_channels") if vae else None
-    return int(2 ** (len(channels) - 1)) if isinstance(channels, list) else _PIPELINE_MULTIPLE
+    return int(2 ** (len(channels) - 1)) if isinstance(channels, list) and channels else _PIPELINE_MULTIPLE
 
 
 def check(settings: Settings, base: BaseIndex) -> None:
@@ -58,6 +61,8 @@ def check(settings: Settings, base: BaseIndex) -> None:
                 f"{name} {value}: this base makes pictures in multiples of {multiple} pixels; "
                 f"the nearest are {below} and {below + multiple}"
             )
+        if value is not None and value > _LARGEST_SIDE:
+            raise OptionError(f"{name} {value}: {_LARGEST_SIDE} pixels are the most")
     if settings.steps is not None and settings.steps < 1:
         raise OptionError(f"--steps {settings.steps}: at least one step is needed")
     if settings.guidance is not None and not math.isfinite(settings.guidance):
@@ -72,8 +77,8 @@ def _said(base: BaseIndex) -> Settings:
         said = json.loads(path.read_text(encoding="utf-8")).get("generate", {})
         width, height, steps = (_whole(said, name) for name in ("width", "height", "steps"))
         guidance = said.get("guidance")
-        return Settings(width, height, steps, None if guidance is None else float(guidance))
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+        return Settings(width, height, steps, None if guidance is None else finite(guidance))
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise BaseModelError(f"{path} cannot be read: {error}") from error
 
 

@@ -35,14 +35,14 @@ def require_absent(path: Path, *, overwrite: bool = False) -> None:
     """Raise OutputExistsError where a file would be replaced unasked, OutputError where it is a folder."""
     if path.is_dir():
         raise OutputError(f"{path} is a folder")
-    if path.exists() and not overwrite:
+    if os.path.lexists(path) and not overwrite:
         raise OutputExistsError(f"{path} exists already; choose another name or add --overwrite")
 
 
 def require_writable(folder: Path) -> None:
     """Raise OutputError where a folder is missing or takes no new files, before work is done for it."""
     if not folder.is_dir():
-        raise OutputError(f"there is no folder {folder}; create it first")
+        raise OutputError(f"{folder} is not a folder")
     probe = folder / f".lorakit.{os.getpid()}.part"
     try:
         probe.touch(exist_ok=False)

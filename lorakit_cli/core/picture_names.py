@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorakit_cli.core.output_file import require_absent, require_writable
+from lorakit_cli.core.user_path import user_path
 from lorakit_cli.errors import OptionError, OutputError
 
 SUFFIX = ".png"
@@ -22,23 +23,30 @@ class PictureNames:
 
     @classmethod
     def choose(cls, out: str | None, prompt: str, seeds: Sequence[int], *, overwrite: bool = False) -> "PictureNames":
-        """Choose the paths and see that they can be written. Raises OptionError or OutputError."""
+        """Choose the paths and see that nothing is replaced unasked. Raises OptionError or OutputError."""
         if out is None or _means_folder(out):
-            folder = Path(out or ".").expanduser()
-            if out is not None and not folder.exists():
-                require_writable(_nearest_existing(folder))
-            else:
-                require_writable(folder)
-            stem = slug(prompt)
-            return cls(tuple(_unused(folder, f"{stem}_seed{seed}") for seed in seeds), overwrite)
-        path = Path(out).expanduser()
-        if path.suffix.lower() != SUFFIX:
-            raise OptionError(f"--out {out}: pictures are written as {SUFFIX}; a folder is written with a / at its end")
-        paths = (path,) if len(seeds) == 1 else tuple(path.with_stem(f"{path.stem}_seed{seed}") for seed in seeds)
-        require_writable(path.parent)
+            folder = user_path(out or ".")
+            stems = [f"{slug(prompt)}_seed{seed}" for seed in seeds]
+            paths = tuple(folder / f"{stem}{SUFFIX}" if overwrite else _unused(folder, stem) for stem in stems)
+        else:
+            path = user_path(out)
+            if path.suffix.lower() != SUFFIX:
+                raise OptionError(
+                    f"--out {out}: pictures are written as {SUFFIX}; a folder is written with a / at its end"
+                )
+            one = len(seeds) == 1
+            paths = (path,) if one else tuple(path.with_stem(f"{path.stem}_seed{seed}") for seed in seeds)
+            if not path.parent.is_dir():
+                there = "is not a folder" if path.parent.exists() else "does not exist; create it first"
+                raise OutputError(f"--out {out}: {path.parent} {there}")
         for chosen in paths:
             require_absent(chosen, overwrite=overwrite)
         return cls(paths, overwrite)
+
+    def require_writable(self) -> None:
+        """Raise OutputError where the pictures could not be written, before work is done for them."""
+        for folder in {path.parent for path in self.paths}:
+            require_writable(folder if folder.exists() else _nearest_existing(folder))
 
 
 def slug(prompt: str) -> str:
@@ -50,7 +58,7 @@ def slug(prompt: str) -> str:
 
 
 def _means_folder(out: str) -> bool:
-    return out.endswith(("/", os.sep)) or Path(out).expanduser().is_dir()
+    return out.endswith(("/", os.sep)) or user_path(out).is_dir()
 
 
 def _nearest_existing(folder: Path) -> Path:

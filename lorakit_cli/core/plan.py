@@ -122,6 +122,7 @@ def _match(
     """Write the name of every module of the base in the adapter's layout, and look it up in the file."""
     left = {layer.stem: layer for layer in adapter.file.layers}
     found: list[tuple[Target, Term]] = []
+    taken: dict[Target, str] = {}
     unmatched: list[Unmatched] = []
     stems: list[str] = []
     for component in base.components.values():
@@ -132,23 +133,35 @@ def _match(
                     layer = left.pop(stem, None)
                     if layer is None:
                         continue
+                    target = Target(component.name, tensor)
                     reason = _misfit(layer, component.tensors[tensor])
+                    if target in taken:
+                        reason = f"changes the same tensor as {taken[target]}"
                     if reason:
                         unmatched.append(Unmatched(adapter.name, stem, reason))
                         continue
+                    taken[target] = stem
                     block_scale = scales.scale_of(component.name, module) if scales else 1.0
                     strength = adapter.weight * block_scale * global_scale
-                    target = Target(component.name, tensor)
+                    if not math.isfinite(strength):
+                        raise OptionError(f"weight and scales of {adapter.name} multiply to what no number can hold")
                     found.append((target, Term(adapter.name, adapter.file.path, layer, strength, block_scale)))
+    unmatched.extend(_left_over(base, adapter, left, stems, _NEAREST_FOR - len(unmatched)))
+    return found, unmatched
+
+
+def _left_over(
+    base: BaseIndex, adapter: PlannedAdapter, left: Mapping[str, LoraLayer], stems: Sequence[str], hints: int
+) -> Iterator[Unmatched]:
+    """Say of all that no module of the base asked for why it has no effect; the first few get the nearest name."""
     for stem, layer in left.items():
         known = layer.component in base.components
         reason = "no such module in the base" if known else f"the base has no {layer.component}"
-        close = known and len(unmatched) < _NEAREST_FOR and difflib.get_close_matches(stem, stems, 1, 0.8)
-        unmatched.append(Unmatched(adapter.name, stem, reason, close[0] if close else None))
-    unmatched.extend(
-        Unmatched(adapter.name, key, "not a known part of an adapter") for key in adapter.file.unknown_keys
-    )
-    return found, unmatched
+        hints -= 1
+        close = difflib.get_close_matches(stem, stems, 1, 0.8) if known and hints >= 0 else []
+        yield Unmatched(adapter.name, stem, reason, close[0] if close else None)
+    for key in adapter.file.unknown_keys:
+        yield Unmatched(adapter.name, key, "not a known part of an adapter")
 
 
 def _misfit(layer: LoraLayer, tensor: BaseTensor) -> str | None:

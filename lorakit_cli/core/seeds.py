@@ -8,7 +8,7 @@ from lorakit_cli.errors import OptionError
 
 LARGEST = 2**63 - 1
 _MOST = 10_000
-_RANGE = re.compile(r"(\d+)(?:-(\d+))?", re.ASCII)
+_RANGE = re.compile(r"(\d{1,19})(?:-(\d{1,19}))?", re.ASCII)
 
 
 def parse_seeds(texts: Sequence[str]) -> list[int]:
@@ -18,7 +18,7 @@ def parse_seeds(texts: Sequence[str]) -> list[int]:
         found = _RANGE.fullmatch(text)
         first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
         if last < first or last > LARGEST:
-            raise OptionError(f"--seed {text!r} is neither a whole number from 0 nor a range such as 1-4")
+            raise OptionError(f"--seed {text[:40]!r} is neither a whole number from 0 nor a range such as 1-4")
         if last - first + len(seeds) >= _MOST:
             raise OptionError(f"--seed {text!r} asks for more than {_MOST} pictures")
         seeds.extend(range(first, last + 1))
@@ -30,6 +30,8 @@ def parse_seeds(texts: Sequence[str]) -> list[int]:
 def choose_seeds(texts: Sequence[str], count: int | None) -> list[int]:
     """Give one seed per picture: those named, or `count` in a row from the one named or a random one."""
     seeds = parse_seeds(texts)
+    if count is not None and count > _MOST:
+        raise OptionError(f"--count {count} asks for more than {_MOST} pictures")
     if len(seeds) > 1:
         if count is not None and count != len(seeds):
             raise OptionError(f"--count {count} and {len(seeds)} seeds contradict each other; leave --count out")

@@ -10,7 +10,9 @@ from typing import Any
 
 from platformdirs import user_config_path
 
-from lorakit_cli.core.adapter_spec import AdapterSpec
+from lorakit_cli.core.adapter_spec import NAME, AdapterSpec
+from lorakit_cli.core.numbers import finite
+from lorakit_cli.core.user_path import user_path
 from lorakit_cli.errors import AdapterSpecError, LibraryError, did_you_mean
 
 FILE_NAME = "lorakit.toml"
@@ -18,7 +20,6 @@ VARIABLE = "LORAKIT_CONFIG"
 
 _TOP_KEYS = ("base", "use", "adapters_dir", "adapters")
 _ENTRY_KEYS = ("source", "weight", "triggers", "base")
-_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +46,16 @@ class Config:
 
 def config_paths() -> list[Path]:
     """List the files that exist, strongest first: this folder or the nearest above, the user's, LORAKIT_CONFIG's."""
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except OSError as error:
+        raise LibraryError(f"the current folder cannot be read: {error.strerror}") from error
     nearest = next((path for folder in (here, *here.parents) if (path := folder / FILE_NAME).is_file()), None)
     user = user_config_path("lorakit", appauthor=False) / FILE_NAME
     named = os.environ.get(VARIABLE)
-    if named and not Path(named).expanduser().is_file():
+    if named and not user_path(named).is_file():
         raise LibraryError(f"{VARIABLE} names {named}, which is not a file")
-    found = [nearest, user if user.is_file() else None, Path(named).expanduser() if named else None]
+    found = [nearest, user if user.is_file() else None, user_path(named) if named else None]
     return list(dict.fromkeys(path.resolve() for path in found if path))
 
 
@@ -63,6 +67,8 @@ def read_config(path: Path) -> Config:
         raise LibraryError(f"{path} cannot be read: {error}") from error
     try:
         entries = tomllib.loads(text)
+    except RecursionError as error:
+        raise LibraryError(f"{path} is nested too deeply") from error
     except tomllib.TOMLDecodeError as error:
         raise LibraryError(_syntax_error(path, text, str(error))) from error
     reader = _Reader(path, text)
@@ -73,7 +79,7 @@ def read_config(path: Path) -> Config:
         path,
         reader.text(entries, "base", ()),
         reader.specs(entries),
-        tuple(folder / Path(name).expanduser() for name in directories),
+        tuple(folder / user_path(name) for name in directories),
         {name: reader.entry(name, table) for name, table in reader.tables(entries).items()},
     )
 
@@ -100,19 +106,25 @@ class _Reader:
     def _line(self, keys: tuple[str, ...]) -> int:
         """Find the line of a key: in its table's section, where it has one, else where its name first stands."""
         lines = self.content.splitlines()
-        header = re.compile(r"\s*\[\s*" + r"\s*\.\s*".join(re.escape(key) for key in keys[:-1]) + r"\s*\]")
-        own_header = re.compile(r"\s*\[\s*" + r"\s*\.\s*".join(re.escape(key) for key in keys) + r"\s*\]")
-        start = next((k for k, line in enumerate(lines) if len(keys) > 1 and header.match(line)), 0)
-        assignment = re.compile(rf"\s*(\S+\.)?[\"']?{re.escape(keys[-1])}[\"']?\s*=")
-        for number, line in enumerate(lines[start:], start + 1):
+        quoted = [rf"[\"']?{re.escape(key)}[\"']?" for key in keys]
+        header, own_header = (
+            re.compile(r"\s*\[\s*" + r"\s*\.\s*".join(names) + r"\s*\]") for names in (quoted[:-1], quoted)
+        )
+        start = next((k for k, line in enumerate(lines) if len(keys) > 1 and header.match(line)), None)
+        # Without a section of its own the table stands in one line, behind its name.
+        name = quoted[-1] if start is not None or len(keys) < 3 else quoted[-2]
+        assignment = re.compile(rf"\s*(\S+\.)?{name}\s*=")
+        for number, line in enumerate(lines[start or 0 :], (start or 0) + 1):
             if assignment.match(line) or own_header.match(line):
                 return number
-        return start + 1
+        return (start or 0) + 1
 
     def check_keys(self, table: Mapping[str, Any], known: tuple[str, ...], keys: tuple[str, ...]) -> None:
         for key in table:
             if key not in known:
-                raise self.error((*keys, key), f"unknown key{did_you_mean(key, known)} Known: {', '.join(known)}")
+                raise self.error(
+                    (*keys, key), f"unknown key{did_you_mean(key, known) or '.'} Known: {', '.join(known)}"
+                )
 
     def text(self, table: Mapping[str, Any], key: str, keys: tuple[str, ...]) -> str | None:
         value = table.get(key)
@@ -136,9 +148,10 @@ class _Reader:
         value = table.get(key)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
-            raise self.error((*keys, key), f"must be a finite number, not {value!r}")
-        return float(value)
+        try:
+            return finite(value)
+        except ValueError as error:
+            raise self.error((*keys, key), str(error)) from error
 
     def specs(self, entries: Mapping[str, Any]) -> tuple[AdapterSpec, ...] | None:
         texts = self.texts(entries, "use", ())
@@ -155,7 +168,7 @@ class _Reader:
 
     def entry(self, name: str, table: object) -> ConfigEntry:
         keys = ("adapters", name)
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise self.error(keys, "an adapter's name has letters, digits, _ and - only")
         if not isinstance(table, dict):
             raise self.error(keys, f"must be a table with a source, not {table!r}")

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from lorakit_cli.core.adapter_spec import AdapterSpec, is_plain, name_from
+from lorakit_cli.core.adapter_spec import FILE_SUFFIXES, AdapterSpec, is_plain, is_remote, name_from
+from lorakit_cli.core.user_path import user_path
 from lorakit_cli.demo import ADAPTERS
 from lorakit_cli.demo import NAME as EMBEDDED
 from lorakit_cli.errors import LibraryError, UnknownAdapterError, did_you_mean
@@ -76,8 +76,15 @@ def open_library() -> Library:
     for name, (path, triggers) in ADAPTERS.items():
         entries.setdefault(name, LibraryEntry(name, str(path), "embedded", None, triggers, None, embedded=True))
     base = next((_relative(config, config.base) for config in configs if config.base), None)
-    use = next((config.use for config in configs if config.use is not None), None)
+    use = next((_use(config) for config in configs if config.use is not None), None)
     return Library(entries, base, use)
+
+
+def _use(config: Config) -> tuple[AdapterSpec, ...]:
+    specs = config.use or ()
+    return tuple(
+        spec if is_plain(spec.source) else replace(spec, source=_relative(config, spec.source)) for spec in specs
+    )
 
 
 def _named(config: Config) -> dict[str, LibraryEntry]:
@@ -101,18 +108,19 @@ def _in_folders(config: Config) -> dict[str, LibraryEntry]:
         if not folder.is_dir():
             raise LibraryError(f"{config.path}: adapters_dir: {folder} is not a folder")
         for path in sorted(folder.glob("*.safetensors")):
-            name = name_from(path.name)
-            entries.setdefault(name, LibraryEntry(name, str(path), str(folder)))
+            stem = name_from(path.name)
+            # Two files may come to one name (a.b and a_b); neither may hide the other.
+            name, number = stem, 2
+            while name in entries:
+                name, number = f"{stem}-{number}", number + 1
+            entries[name] = LibraryEntry(name, str(path), str(folder))
     return entries
 
 
 def _relative(config: Config, source: str) -> str:
     """Give a path in a lorakit.toml as seen from anywhere; names and references stay as they are."""
-    if source == EMBEDDED:
+    if source == EMBEDDED or is_remote(source):
         return source
-    path = Path(source).expanduser()
-    if not path.is_absolute() and (not is_plain(source) or (config.path.parent / path).exists()):
-        local = config.path.parent / path
-        if local.exists() or source.startswith("."):
-            return str(local)
-    return str(path) if path.is_absolute() else source
+    local = config.path.parent / user_path(source)
+    is_path = source.startswith((".", "~", "/")) or source.lower().endswith(FILE_SUFFIXES)
+    return str(local) if is_path or local.exists() else source

@@ -1,17 +1,16 @@
 """Find the file an adapter spec means and the folder a base means, on this machine."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorakit_cli.core.adapter_spec import AdapterSpec, is_plain, require_distinct
+from lorakit_cli.core.adapter_spec import AdapterSpec, is_plain, is_remote, require_distinct
+from lorakit_cli.core.user_path import user_path
 from lorakit_cli.demo import BASE
 from lorakit_cli.demo import NAME as EMBEDDED
 from lorakit_cli.errors import AdapterSpecError, BaseModelError, UnknownAdapterError, UnsupportedError, did_you_mean
 from lorakit_cli.sources.library import Library
 
-_REMOTE = re.compile(r"(https?://|hf:|civitai:)")
 _CUSTOMARY = "pytorch_lora_weights.safetensors"
 
 
@@ -47,9 +46,9 @@ def adapter_path(source: str) -> Path:
     """Find the adapter file a path means: itself, or the only one in a folder."""
     if source.startswith("http://"):
         raise AdapterSpecError(f"{source}: adapters are fetched over https only")
-    if _REMOTE.match(source):
+    if is_remote(source):
         raise UnsupportedError(f"{source} is not on this machine; download the file and give its path")
-    path = Path(source).expanduser()
+    path = user_path(source)
     if path.is_dir():
         return _only_file(path)
     if not path.is_file():
@@ -81,7 +80,7 @@ def find_base(asked: str | None, library: Library, adapters: Sequence[FoundAdapt
     # A name is a name: a folder that happens to be called so is written ./demo.
     if wanted == EMBEDDED:
         return BASE
-    path = Path(wanted).expanduser()
+    path = user_path(wanted)
     if path.is_dir():
         return path
     if path.is_file():

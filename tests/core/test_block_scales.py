@@ -114,7 +114,8 @@ def test_what_the_base_does_not_have(index, text, message):
         '{"pixel": {"unet": Infinity}}', '{"pixel": {"unet": 1e999}}',
         '{"pixel": {"unet": {"up": {"1": 0.5}}}}', '{"pixel": {"unet": {"up": {"block_x": 0.5}}}}',
         '{"pixel": {"unet": {"up": {"block_1": [0.5, null]}}}}', '{"pixel": {"unet": 1}, "pixel": {"unet": 2}}',
-        '{"pixel": {"unet": {"up": {"block_1": {"0": 1}}}}}',
+        '{"pixel": {"unet": {"up": {"block_1": {"0": 1}}}}}', '{"pixel": {"unet": 1' + "0" * 400 + "}}",
+        '{"pixel": {"unet": {"up": {"block_' + "9" * 5000 + '": 1}}}}', "~nobody-here/x.json",
     ],
 )  # fmt: skip
 def test_malformed(here, text):

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -129,6 +131,34 @@ def test_no_base(tmp_path):
     (tmp_path / "model_index.json").write_text("{")
     with pytest.raises(BaseModelError, match=r"model_index\.json cannot be read"):
         read_base_index(tmp_path)
-    (tmp_path / "model_index.json").write_text('{"unet": ["diffusers", "UNet2DConditionModel"]}')
+    index = {"unet": ["diffusers", "UNet2DConditionModel"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(BaseModelError, match="names no pipeline class"):
+        read_base_index(tmp_path)
+    (tmp_path / "model_index.json").write_text(json.dumps(index | {"_class_name": "StableDiffusionPipeline"}))
+    with pytest.raises(BaseModelError, match="is incomplete: its unet is missing"):
+        read_base_index(tmp_path)
+    (tmp_path / "unet").mkdir()
     with pytest.raises(BaseModelError, match="holds no safetensors weights"):
         read_base_index(tmp_path)
+    (tmp_path / "unet" / "diffusion_pytorch_model.bin").touch()
+    with pytest.raises(BaseModelError, match=r"diffusion_pytorch_model\.bin is a pickle, and only safetensors"):
+        read_base_index(tmp_path)
+    for weight_map in ([], {"a": 3}, {"a": "../other.safetensors"}):
+        text = json.dumps({"weight_map": weight_map})
+        (tmp_path / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(text)
+        with pytest.raises(BaseModelError, match="weight_map does not map tensors to files beside it"):
+            read_base_index(tmp_path)
+    (tmp_path / "model_index.json").write_text("[" * 100_000)
+    with pytest.raises(BaseModelError, match=r"model_index\.json cannot be read"):
+        read_base_index(tmp_path)
+
+
+def test_one_tensor_under_two_names_is_changed_once(index, adapters, tmp_path):
+    def double(tensors):
+        return tensors | {k.replace("text_encoder.", "text_encoder.text_model."): v for k, v in tensors.items()}
+
+    plan = plan_of(index, rewrite(adapters / "ink.safetensors", tmp_path / "double.safetensors", double))
+    assert all(len(terms) == 1 for terms in plan.terms.values())
+    assert len(plan.unmatched) == 8
+    assert all("changes the same tensor as text_encoder.encoder.layers" in part.reason for part in plan.unmatched)

@@ -36,7 +36,8 @@ def test_random_seeds_differ_and_follow_each_other():
 
 
 @pytest.mark.parametrize(
-    "texts", [["x"], ["-1"], ["4-1"], ["1.5"], [""], ["1-2-3"], ["9" * 30], ["1-99999999"], ["1", "1"], ["١"]]
+    "texts",
+    [["x"], ["-1"], ["4-1"], ["1.5"], [""], ["1-2-3"], ["9" * 30], ["1-99999999"], ["1", "1"], ["9" * 5000]],
 )
 def test_impossible_seeds(texts):
     with pytest.raises(OptionError, match="--seed"):
@@ -104,10 +105,15 @@ def test_names(here):
     assert names("folder.png") == ["folder.png/a-heart_seed1.png"]
     with pytest.raises(OptionError, match=r"pictures are written as \.png"):
         names("x.jpg")
-    with pytest.raises(OutputError, match="there is no folder nowhere"):
+    with pytest.raises(OutputError, match="nowhere does not exist; create it first"):
         names("nowhere/x.png")
+    with pytest.raises(OutputError, match=r"x\.png is not a folder"):
+        names("x.png/y.png")
     with pytest.raises(OutputError, match="cannot create the folder"):
-        names("x.png/y/")
+        PictureNames.choose("x.png/y/", "a heart", (1,)).require_writable()
+    Path("dangling.png").symlink_to("nowhere.png")
+    with pytest.raises(OutputExistsError):
+        names("dangling.png")
 
 
 def write(content, error=None, **options):

@@ -73,6 +73,35 @@ def test_paths_are_seen_from_their_own_file(here, adapters, monkeypatch):
     assert find("a").path == here / "files" / "a.safetensors"
 
 
+def test_paths_in_use_are_seen_from_their_own_file(here, adapters, monkeypatch):
+    write('use = ["ink/ink.safetensors:0.5", "toy:1"]\n')
+    (here / "ink").mkdir()
+    (here / "ink" / "ink.safetensors").write_bytes((adapters / "ink.safetensors").read_bytes())
+    (here / "below").mkdir()
+    monkeypatch.chdir(here / "below")
+    library = open_library()
+    first, second = find_adapters(library.use, library)
+    assert (first.path, first.weight, second.name) == (here / "ink" / "ink.safetensors", 0.5, "toy")
+
+
+def test_a_missing_file_of_the_library_is_not_looked_for_elsewhere(here, adapters, monkeypatch):
+    write('[adapters.a]\nsource = "ink.safetensors"\n')
+    (here / "below").mkdir()
+    (here / "below" / "ink.safetensors").write_bytes((adapters / "ink.safetensors").read_bytes())
+    monkeypatch.chdir(here / "below")
+    with pytest.raises(UnknownAdapterError, match=f"there is no adapter file {here}/ink"):
+        find("a")
+
+
+def test_two_files_that_come_to_one_name_are_both_there(here):
+    (here / "loras").mkdir()
+    for name in ("a.b", "a_b", "a b"):
+        (here / "loras" / f"{name}.safetensors").touch()
+    write('adapters_dir = "loras"')
+    entries = open_library().entries
+    assert {Path(entries[name].source).stem for name in ("a_b", "a_b-2", "a_b-3")} == {"a.b", "a_b", "a b"}
+
+
 def test_a_name_in_the_file_hides_the_embedded_one(here, adapters):
     write(f'[adapters.toy]\nsource = "{adapters}/ink.safetensors"\n')
     assert find("toy").path == adapters / "ink.safetensors"
@@ -105,6 +134,10 @@ def test_an_entry_may_name_another(here):
         ("[adapters.a]\nsource='x'\nweight='1'", "line 3: adapters.a.weight: must be a finite number"),
         ("[adapters.a]\nsource='x'\nweight=nan", "line 3: adapters.a.weight: must be a finite number"),
         ("[adapters.a]\nsource='x'\nwieght=1", "line 3: adapters.a.wieght: unknown key; did you mean weight?"),
+        ("[adapters.a]\nsource='x'\n[adapters.\"b\"]\nsource = 3", "line 4: adapters.b.source: must be text"),
+        ("[adapters.a]\nsource='x'\n[adapters]\nb = {source = 3}", "line 4: adapters.b.source: must be text"),
+        ("[adapters.a]\nsource='x'\nweight=1" + "0" * 400, "line 3: adapters.a.weight: must be a finite number"),
+        ("x = " + "[" * 5000, "nested too deeply"),
         ("[adapters.'a b']\nsource='x'", "an adapter's name has letters, digits, _ and - only"),
         ("[adapters]\na = 3", "line 2: adapters.a: must be a table with a source"),
         ("use = []\nbase = ", "line 2: Invalid value: base ="),
