@@ -1,7 +1,6 @@
 """The lorakit program: its subcommands, its version, and how errors become text and an exit code."""
 
 import functools
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -10,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from lorakit_cli import __version__
-from lorakit_cli.commands._output import emit, error, note
+from lorakit_cli.commands._output import carry_any_text, emit, error, note
 from lorakit_cli.commands.generate import generate
 from lorakit_cli.commands.list_adapters import list_adapters
 from lorakit_cli.errors import LorakitError, UsageError
@@ -27,13 +26,14 @@ class Program(TyperGroup):
         prog_name: str | None = None,
         complete_var: str | None = None,
         standalone_mode: bool = True,
+        windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
         """Run a command line; standing alone, leave with its exit code."""
         if not standalone_mode:
-            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            return super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         try:
-            code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except typer.TyperException as problem:
             message = problem.format_message()
             if message.startswith("Usage:"):  # no arguments at all: the help itself
@@ -42,6 +42,8 @@ class Program(TyperGroup):
                 path = getattr(getattr(problem, "ctx", None), "command_path", "lorakit")
                 error(f"{message.rstrip('.')}; `{path} --help` shows what there is")
             code = UsageError.exit_code
+        if code == INTERRUPTED:
+            error("interrupted")
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -66,9 +68,6 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
         except LorakitError as problem:
             error(str(problem))
             raise typer.Exit(problem.exit_code) from problem
-        except KeyboardInterrupt as interrupt:
-            error("interrupted")
-            raise typer.Exit(INTERRUPTED) from interrupt
 
     return run
 
@@ -94,10 +93,5 @@ app.command("list-adapters")(reports_errors(list_adapters))
 
 def main() -> None:
     """Run the program."""
-    # Nothing here may reach for the network, and the libraries' own bars are not the user's business.
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    try:
-        app()
-    except KeyboardInterrupt:
-        error("interrupted")
-        sys.exit(INTERRUPTED)
+    carry_any_text()
+    app()

@@ -98,5 +98,6 @@ def save_adapter(
 
 def rewrite(source: Path, target: Path, change: object) -> Path:
     """Copy an adapter with its tensors changed by `change(dict) -> dict`, without metadata."""
-    save_file(change(load_file(source)), target)
+    # Copies, since safetensors refuses tensors that share memory.
+    save_file({name: tensor.clone() for name, tensor in change(load_file(source)).items()}, target)
     return target

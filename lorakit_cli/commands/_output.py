@@ -1,12 +1,15 @@
 """The only place that prints: reports to stdout, all else to stderr."""
 
 import dataclasses
+import io
 import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
+
+from lorakit_cli.errors import OutputError
 
 _SCHEMA = "lorakit/{}/1"
 
@@ -17,8 +20,8 @@ def emit(text: str) -> None:
 
 
 def emit_json(schema: str, report: Any) -> None:
-    """Print a report, a dataclass, as exactly one JSON object."""
-    _write(json.dumps({"schema": _SCHEMA.format(schema)} | dataclasses.asdict(report), ensure_ascii=False) + "\n")
+    """Print a report, a dataclass, as exactly one JSON object; in ASCII, which every pipe can carry."""
+    _write(json.dumps({"schema": _SCHEMA.format(schema)} | dataclasses.asdict(report), allow_nan=False) + "\n")
 
 
 def note(text: str) -> None:
@@ -28,17 +31,24 @@ def note(text: str) -> None:
 
 def warn(text: str) -> None:
     """Print a warning to stderr."""
-    _to_stderr(f"warning: {text}")
+    _to_stderr(f"warning: {printable(text)}")
 
 
 def error(text: str) -> None:
     """Print an error to stderr, on one line."""
-    _to_stderr("error: " + " ".join(text.split()))
+    _to_stderr("error: " + printable(" ".join(text.split())))
 
 
 def printable(text: str) -> str:
     """Show text from a file without letting its control characters reach the terminal."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def carry_any_text() -> None:
+    """Let stdout and stderr escape what their encoding cannot hold, instead of failing on it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextmanager
@@ -62,12 +72,17 @@ def _write(text: str) -> None:
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader has seen enough; the interpreter must not try to flush again when it ends.
+    except OSError as problem:
+        # The interpreter must not try to flush the rest again when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # A reader that has seen enough is no failure.
+        if not isinstance(problem, BrokenPipeError):
+            raise OutputError(f"cannot write to stdout: {problem.strerror}") from problem
 
 
 def _to_stderr(text: str) -> None:
+    # Where nobody reads the remarks, the work goes on.
     if sys.stderr is not None:
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
+        with suppress(OSError):
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()

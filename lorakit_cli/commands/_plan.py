@@ -8,7 +8,7 @@ _MOST_UNMATCHED = 20
 
 def plan_lines(report: PlanReport) -> list[str]:
     """Write a plan as lines of text."""
-    lines = [f"base {report.base} ({report.architecture})"]
+    lines = [f"base {printable(report.base)} ({report.architecture})"]
     for adapter in report.adapters:
         lines += _adapter_lines(adapter)
     total = sum(report.changed.values())
@@ -18,7 +18,7 @@ def plan_lines(report: PlanReport) -> list[str]:
         lines.append(f"without effect: {len(report.unmatched)}")
         for part in report.unmatched[:_MOST_UNMATCHED]:
             near = f" (nearest: {part.nearest})" if part.nearest else ""
-            lines.append(f"  {part.adapter}: {printable(part.key)}: {part.reason}{near}")
+            lines.append(f"  {part.adapter}: {printable(part.key)}: {printable(part.reason)}{near}")
         if len(report.unmatched) > _MOST_UNMATCHED:
             lines.append(f"  … and {len(report.unmatched) - _MOST_UNMATCHED} more; --json lists all")
     return lines
@@ -29,8 +29,9 @@ def _adapter_lines(adapter: AdapterPlan) -> list[str]:
     strength = f"{low:g}" if low == high else f"{low:g} to {high:g}"
     ranks = "/".join(str(rank) for rank in adapter.ranks)
     matched = ", ".join(f"{component} {count}" for component, count in adapter.matched.items())
+    kind = f"{', '.join(adapter.algorithms)} rank {ranks}"
     lines = [
-        f"adapter {adapter.name}:{adapter.weight:g} ({', '.join(adapter.algorithms)} rank {ranks}) {adapter.path}",
+        f"adapter {adapter.name}:{adapter.weight:g} ({kind}) {printable(adapter.path)}",
         f"  matched {sum(adapter.matched.values())} of {adapter.layers} layers: {matched}; strength {strength}",
     ]
     return lines + [f"  block scale {scale.place} {scale.scale:g}" for scale in adapter.block_scales]

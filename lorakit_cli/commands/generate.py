@@ -89,13 +89,11 @@ def generate(
                 "\n".join([*plan_lines(report.plan), f"seeds {seeds}", *(f"would write {path}" for path in report.out)])
             )
         return
-    from lorakit_cli.service.quiet import hush
-
-    hush(verbose=verbose)
+    prepared.names.require_writable()
     from lorakit_cli.service import generating
 
     with progress_bar("denoising", quiet=quiet) as progress:
-        made = generating.generate(prepared, progress)
+        made = generating.generate(prepared, progress, verbose=verbose)
     if as_json:
         emit_json("generate", made)
         return

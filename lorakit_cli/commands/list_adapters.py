@@ -37,12 +37,12 @@ def _row(adapter: "ListedAdapter", *, with_base: bool) -> list[str]:
         ", ".join(adapter.algorithms) or "-",
         "/".join(str(rank) for rank in adapter.ranks) or "-",
         _size(adapter.size),
-        ", ".join(printable(trigger) for trigger in adapter.triggers) or "-",
+        ", ".join(adapter.triggers) or "-",
         *([touches or "nothing"] if with_base else []),
         adapter.origin,
-        printable(adapter.source) + (f" ({adapter.problem})" if adapter.problem else ""),
+        adapter.source + (f" ({adapter.problem})" if adapter.problem else ""),
     ]
-    return cells
+    return [printable(cell) for cell in cells]
 
 
 def _size(size: int | None) -> str:

@@ -10,17 +10,20 @@ from peft.tuners.lora import LoraLayer as PeftLayer
 from torch import nn
 
 from lorakit_cli.core.plan import Plan, Term
-from lorakit_cli.errors import UnsupportedError
+from lorakit_cli.errors import LoraFileError, UnsupportedError
 from lorakit_cli.kinds.lora import LORA
 from lorakit_cli.service.pipeline import LiveComponent
 from lorakit_cli.service.tensors import TensorReader
+
+# torch keeps adapters as attributes, where a name such as "pop" is taken.
+_PREFIX = "lorakit_"
 
 
 def attach(pipeline: Any, plan: Plan) -> None:
     """Attach every adapter of a plan through peft, its strengths folded into `up`.
 
     peft and diffusers get no alpha, weight or scale to interpret: each is 1. Raises UnsupportedError for
-    algorithms peft's LoRA layers cannot run.
+    algorithms peft's LoRA layers cannot run, LoraFileError for factors that are not finite.
     """
     terms: dict[tuple[str, str], dict[str, Term]] = {}
     live: dict[str, LiveComponent] = {}
@@ -37,10 +40,12 @@ def attach(pipeline: Any, plan: Plan) -> None:
             terms.setdefault((name, term.adapter), {})[module] = term
     with TensorReader(pipeline.device) as reader:
         for (name, adapter), modules in terms.items():
-            _inject(live[name].module, adapter, modules)
-            _fill(live[name].module, adapter, modules, reader)
+            _inject(live[name].module, _PREFIX + adapter, modules)
+            finite = _fill(live[name].module, _PREFIX + adapter, modules, reader)
+            if not torch.stack(finite).all():
+                raise LoraFileError(f"adapter {adapter} holds NaN or infinity, or its values do not fit the dtype")
     for name, component in live.items():
-        names = [adapter for part, adapter in terms if part == name]
+        names = [_PREFIX + adapter for part, adapter in terms if part == name]
         for layer in component.module.modules():
             if isinstance(layer, PeftLayer):
                 layer.set_adapter(names)
@@ -61,10 +66,14 @@ def _inject(component: nn.Module, adapter: str, modules: Mapping[str, Term]) -> 
 
 
 @torch.no_grad()
-def _fill(component: nn.Module, adapter: str, modules: Mapping[str, Term], reader: TensorReader) -> None:
+def _fill(component: nn.Module, adapter: str, modules: Mapping[str, Term], reader: TensorReader) -> list[torch.Tensor]:
+    """Write the factors into peft's layers; give a flag per tensor that says whether it is finite."""
+    finite: list[torch.Tensor] = []
     for name, term in modules.items():
         layer: Any = component.get_submodule(name)
         factors = reader.factors(term)
         down, up = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
         down.copy_(factors["down"].reshape(down.shape))
         up.copy_((factors["up"].float() * (term.strength * term.layer.scale)).reshape(up.shape))
+        finite += [torch.isfinite(down).all(), torch.isfinite(up).all()]
+    return finite

@@ -1,5 +1,7 @@
 """Open a base as a diffusers pipeline on a device, and reach its live parameters by their names in the file."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -48,11 +50,32 @@ def open_pipeline(base: BaseIndex, device: torch.device, dtype: torch.dtype) -> 
         pipeline = DiffusionPipeline.from_pretrained(
             str(base.path), dtype=dtype, variant=base.variant, use_safetensors=True, local_files_only=True
         )
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:
+        # Whatever diffusers stumbles over in a folder from anywhere, from KeyError to OverflowError, is the base's.
+        if is_out_of_memory(error):
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BaseModelError(f"diffusers cannot load {base.path}: {reason}") from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether torch ran out of memory, on a GPU or on the CPU, which has no exception of its own for it."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Raise UnsupportedError with what would help where torch runs out of memory."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UnsupportedError(
+            "there is not enough memory; try a smaller --width and --height, --dtype float16 or --device cpu"
+        ) from error
 
 
 class LiveComponent:

@@ -1,5 +1,6 @@
 """What `generate` is asked for, checked against base and adapters before anything heavy is loaded."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -11,8 +12,11 @@ from lorakit_cli.core.picture_names import PictureNames
 from lorakit_cli.core.plan import Plan
 from lorakit_cli.core.prompt_tags import split_tags
 from lorakit_cli.core.seeds import choose_seeds
+from lorakit_cli.errors import OptionError
 from lorakit_cli.service.planning import Planned, make_plan
 from lorakit_cli.sources.library import open_library
+
+_DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d{1,3})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,11 @@ class Prepared:
 
 def prepare(request: GenerateRequest) -> Prepared:
     """Plan a request from headers and configs alone. Raises LorakitError for all that is wrong with it."""
+    for name, text in (("prompt", request.prompt), ("negative prompt", request.negative or "")):
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            raise OptionError(f"the {name} is not valid UTF-8 text")
+    if not _DEVICE.fullmatch(request.device):
+        raise OptionError(f"{request.device!r} is no device; use auto, cuda, cuda:1, mps or cpu")
     prompt, tagged = split_tags(request.prompt)
     library = open_library()
     specs = [*request.adapters, *tagged] or list(library.use or ())

@@ -42,5 +42,9 @@ class TensorReader:
         return tensor
 
     def factors(self, term: Term) -> Mapping[str, Tensor]:
-        """Read the factors of a term, by role."""
-        return {role: self.read(term.file, key) for role, key in term.layer.keys.items() if role != ALPHA}
+        """Read the factors of a term, by role. Raises CorruptFileError where they are not those of the plan."""
+        factors = {role: self.read(term.file, key) for role, key in term.layer.keys.items() if role != ALPHA}
+        for role, factor in factors.items():
+            if tuple(factor.shape) != term.layer.shapes[role]:
+                raise CorruptFileError(f"{term.file} has changed since it was planned: {term.layer.keys[role]}")
+        return factors

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.tiny import save_adapter
+from tests.tiny import rewrite, save_adapter
 
 
 @pytest.fixture
@@ -232,7 +232,7 @@ BAD = {
     "wrong block": (["-l", "{ink}", "--block-scales", 'ink={{"unet": {{"up": {{"block_9": 1}}}}}}'], 2, "has block_0"),
     "wrong length": (["-l", "{ink}", "--block-scales", 'ink={{"unet": {{"up": {{"block_0": [1]}}}}}}'], 2, "list of 3"),
     "existing output": (["--out", "there.png"], 1, "there.png exists already; choose another name or add --overwrite"),
-    "output without folder": (["--out", "nowhere/x.png"], 1, "there is no folder nowhere"),
+    "output without folder": (["--out", "nowhere/x.png"], 1, "nowhere does not exist; create it first"),
     "output of another kind": (["--out", "x.jpg"], 2, "pictures are written as .png"),
     "size": (["--width", "17"], 2, "multiples of 8 pixels; the nearest are 16 and 24"),
     "no size": (["--height", "0"], 2, "multiples of 8 pixels"),
@@ -243,6 +243,15 @@ BAD = {
     "seed": (["--seed", "4-1"], 2, "--seed '4-1' is neither"),
     "count": (["--seed", "1-2", "--count", "3"], 2, "contradict each other"),
     "device": (["--device", "quantum"], 2, "'quantum' is no device"),
+    "huge seed": (["--seed", "9" * 5000], 2, "is neither a whole number"),
+    "huge count": (["--count", "100000000"], 2, "asks for more than 10000 pictures"),
+    "huge picture": (["--width", "8000000000000", "--height", "8"], 2, "32768 pixels are the most"),
+    "huge strength": (["-l", "{ink}:1e300", "--scale", "1e300"], 2, "multiply to what no number can hold"),
+    "overflow": (["-l", "{ink}:1e18", "--seed", "1"], 1, "seed 1 gave no picture"),
+    "no such user": (["-l", "~nobody-here/x.safetensors"], 1, "cannot be used"),
+    "no such user's base": (["--base", "~nobody-here/x"], 1, "cannot be used"),
+    "endless name": (["--out", "x" * 300 + "/"], 1, "cannot be used"),
+    "undecodable prompt": (["--negative", "\udcff"], 2, "the negative prompt is not valid UTF-8 text"),
     "absent device": (["--device", "cuda:99"], 1, "this machine has no cuda:99 device"),
 }  # fmt: skip
 
@@ -258,6 +267,63 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing(draw, base, adapters, he
     assert message in line
     assert names(here) == ["there.png"]
     assert Path("there.png").read_bytes() == b"mine"
+
+
+def test_attached_nan_is_refused_too(draw, adapters, tmp_path):
+    def spoil(tensors):
+        name = next(iter(tensors))
+        tensors[name] = tensors[name] * float("nan")
+        return tensors
+
+    path = rewrite(adapters / "ink.safetensors", tmp_path / "bad.safetensors", spoil)
+    result = draw("-l", path, "--attach")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.splitlines()[-1].startswith("error: adapter bad holds NaN or infinity")
+
+
+def test_names_that_torch_itself_uses_can_be_attached(draw, adapters):
+    assert (
+        draw("-l", f"pop={adapters}/ink.safetensors", "-l", f"float={adapters}/wash.safetensors", "--attach").exit_code
+        == 0
+    )
+
+
+def test_files_from_strangers_cannot_write_on_the_terminal(draw, adapters, tmp_path):
+    def damage(tensors):
+        return tensors | {
+            "unet.\x1b[31mx\x07.lora_A.weight": tensors["unet.mid_block.attentions.0.proj_in.lora_A.weight"]
+        }
+
+    path = rewrite(adapters / "ink.safetensors", tmp_path / "ansi.safetensors", damage)
+    for options in ((), ("--strict",)):
+        result = draw("-l", path, "--dry-run", *options)
+        assert "[31mx" in result.stderr
+        assert "\x1b" not in result.stderr + result.stdout
+        assert "\x07" not in result.stderr + result.stdout
+
+
+def test_a_folder_with_overwrite_replaces_the_picture(draw):
+    for _ in range(2):
+        assert draw("--out", "of/", "--overwrite", "--seed", 1).stdout == "of/a-red-heart_seed1.png\n"
+    assert names(Path("of")) == ["a-red-heart_seed1.png"]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_any_text_on_any_stdout(program, base, encoding):
+    options = ("generate", "--base", base, "--dry-run", "--seed", 1, "日本 ☃")
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    plain = program(*options, env=environment, encoding=encoding)
+    assert (plain.returncode, plain.stderr) == (0, "")
+    report = program(*options, "--json", env=environment, encoding=encoding)
+    assert json.loads(report.stdout)["prompt"] == "日本 ☃"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_behind_stdout_is_an_error(program, base):
+    with Path("/dev/full").open("w") as full:
+        done = program("list-adapters", stdout=full, capture_output=False, stderr=subprocess.PIPE)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["error: cannot write to stdout: No space left on device"]
 
 
 def test_an_adapter_for_another_base(lorakit, draw, tmp_path):
