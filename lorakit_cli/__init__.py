@@ -1,3 +1,3 @@
-"""lorakit applies, merges and bakes LoRA adapters into diffusers pipelines."""
+"""lorakit applies LoRA adapters to diffusers pipelines, exactly and said beforehand."""
 
 __version__ = "0.1.0"

@@ -50,7 +50,7 @@ class Program(TyperGroup):
 app = typer.Typer(
     name="lorakit",
     cls=Program,
-    help="Apply, merge and bake LoRA adapters into diffusers pipelines: exactly, and said beforehand.",
+    help="Apply LoRA adapters to diffusers pipelines: exactly, and said beforehand.",
     epilog='Example: lorakit generate --lora toy:1.0 --lora pixel:0.5 "toy_face, pixel art, a red heart"',
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -84,7 +84,7 @@ def lorakit(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Apply, merge and bake LoRA adapters into diffusers pipelines: exactly, and said beforehand."""
+    """Apply LoRA adapters to diffusers pipelines: exactly, and said beforehand."""
 
 
 app.command("generate")(reports_errors(generate))

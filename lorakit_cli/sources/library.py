@@ -21,7 +21,6 @@ class LibraryEntry:
     weight: float | None = None
     triggers: tuple[str, ...] = ()
     base: str | None = None
-    embedded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ def open_library() -> Library:
         for name, entry in _in_folders(config).items():
             entries.setdefault(name, entry)
     for name, (path, triggers) in ADAPTERS.items():
-        entries.setdefault(name, LibraryEntry(name, str(path), "embedded", None, triggers, None, embedded=True))
+        entries.setdefault(name, LibraryEntry(name, str(path), "embedded", None, triggers))
     base = next((_relative(config, config.base) for config in configs if config.base), None)
     use = next((_use(config) for config in configs if config.use is not None), None)
     return Library(entries, base, use)
