@@ -14,6 +14,7 @@
     │   ├── NotALoraError
     │   └── UnknownFormatError
     ├── MatchError
+    │   ├── WrongBaseError
     │   ├── NothingMatchedError
     │   └── UnmatchedLayersError
     ├── UnsupportedError            right as asked, but this engine or machine cannot do it
@@ -86,6 +87,10 @@ class UnknownFormatError(LoraFileError):
 
 class MatchError(LorakitError):
     """An adapter and a base do not fit together."""
+
+
+class WrongBaseError(MatchError):
+    """An adapter was made for another family of model."""
 
 
 class NothingMatchedError(MatchError):

@@ -20,14 +20,14 @@ _TRANSFORMERS = {
 
 def family_of_width(width: int) -> str:
     """Name the family whose cross attention reads text features of this width."""
-    return _FAMILIES.get(width, f"a UNet with {width}-wide text features")
+    return _FAMILIES.get(width, "another UNet")
 
 
 def adapter_family(file: LoraFile) -> str | None:
     """Name the family an adapter was made for, None where its layers do not tell."""
-    for layer in file.layers:
-        if layer.stem.endswith(_CROSS_ATTENTION):
-            return family_of_width(layer.delta_shape[1])
+    width = _adapter_width(file)
+    if width is not None:
+        return family_of_width(width)
     for layer in file.layers:
         for mark, family in _TRANSFORMERS.items():
             if layer.component == "transformer" and layer.stem.removeprefix("transformer.").startswith(mark):
@@ -37,6 +37,30 @@ def adapter_family(file: LoraFile) -> str | None:
 
 def base_family(base: BaseIndex) -> str:
     """Name the family of a base, or its pipeline class where the family is not known."""
+    width = _base_width(base)
+    return base.class_name if width is None else family_of_width(width)
+
+
+def wrong_base(file: LoraFile, base: BaseIndex) -> str | None:
+    """Say that an adapter is for another family of UNet, None where it is not or nobody can tell.
+
+    Layers of equal shape exist in all of them, so that a part of the adapter would match by accident.
+    """
+    theirs, ours = _adapter_width(file), _base_width(base)
+    if theirs is None or ours is None or theirs == ours:
+        return None
+    return (
+        f"it is made for {family_of_width(theirs)} (text features {theirs} wide), "
+        f"the base is {family_of_width(ours)} ({ours})"
+    )
+
+
+def _adapter_width(file: LoraFile) -> int | None:
+    layers = (layer for layer in file.layers if layer.component == "unet" and layer.stem.endswith(_CROSS_ATTENTION))
+    return next((layer.delta_shape[1] for layer in layers), None)
+
+
+def _base_width(base: BaseIndex) -> int | None:
     unet = base.components.get("unet")
     width = unet.config.get("cross_attention_dim") if unet else None
-    return family_of_width(width) if isinstance(width, int) else base.class_name
+    return width if isinstance(width, int) else None

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorakit_cli.core.architectures import adapter_family, base_family
+from lorakit_cli.core.architectures import adapter_family, base_family, wrong_base
 from lorakit_cli.core.base_index import BaseIndex, BaseTensor
 from lorakit_cli.core.block_scales import BlockScales, BoundScales
 from lorakit_cli.core.lora_file import LoraFile, LoraLayer, Shape
-from lorakit_cli.errors import NothingMatchedError, OptionError, UnmatchedLayersError
+from lorakit_cli.errors import NothingMatchedError, OptionError, UnmatchedLayersError, WrongBaseError
 
 # Finding near names costs a comparison with every module of the base, so only the first few unmatched get one.
 _NEAREST_FOR = 5
@@ -97,7 +97,10 @@ class Plan:
 
 
 def build_plan(base: BaseIndex, adapters: Sequence[PlannedAdapter], global_scale: float = 1.0) -> Plan:
-    """Match adapters with a base. Raises NothingMatchedError for an adapter without a single match."""
+    """Match adapters with a base.
+
+    Raises WrongBaseError for an adapter of another family, NothingMatchedError for one without a single match.
+    """
     if not math.isfinite(global_scale):
         raise OptionError(f"--scale {global_scale} is not a finite number")
     terms: dict[Target, list[Term]] = {}
@@ -106,6 +109,9 @@ def build_plan(base: BaseIndex, adapters: Sequence[PlannedAdapter], global_scale
         adapter.name: adapter.block_scales.bind(base, adapter.name) for adapter in adapters if adapter.block_scales
     }
     for adapter in adapters:
+        mistake = wrong_base(adapter.file, base)
+        if mistake:
+            raise WrongBaseError(f"adapter {adapter.name} does not fit {base.path.name}: {mistake}; try another --base")
         found, missed = _match(base, adapter, global_scale, bound.get(adapter.name))
         if not found:
             raise NothingMatchedError(_nothing_matched(base, adapter, missed))

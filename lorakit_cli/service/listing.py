@@ -7,7 +7,7 @@ from lorakit_cli.core.adapter_spec import AdapterSpec
 from lorakit_cli.core.architectures import adapter_family
 from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.plan import PlannedAdapter, build_plan
-from lorakit_cli.errors import LorakitError, NothingMatchedError
+from lorakit_cli.errors import LorakitError, MatchError
 from lorakit_cli.service.planning import open_adapter, open_base
 from lorakit_cli.sources.library import Library, LibraryEntry, open_library
 from lorakit_cli.sources.local import FoundAdapter, find_adapter, find_adapters
@@ -72,7 +72,7 @@ def _listed(adapter: FoundAdapter, base: BaseIndex | None) -> ListedAdapter:
     if base:
         try:
             touches = build_plan(base, [PlannedAdapter(adapter.name, file, adapter.weight)]).matched(adapter.name)
-        except NothingMatchedError as error:
+        except MatchError as error:
             touches, problem = {}, str(error)
     return ListedAdapter(
         adapter.name,

@@ -166,7 +166,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(draw, adapters, here):
     result = draw("-l", f"{adapters}/ink.safetensors:0.5", "--block-scales", scales, "--dry-run", "--seed", "1-2")
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    assert lines[0].endswith("tiny-base (a UNet with 32-wide text features)")
+    assert lines[0].endswith("tiny-base (another UNet)")
     assert lines[1:] == [
         f"adapter ink:0.5 (lora rank 4) {adapters}/ink.safetensors",
         "  matched 188 of 188 layers: text_encoder 8, unet 180; strength 0 to 0.5",
@@ -200,15 +200,19 @@ def test_dry_run_prints_the_plan_and_writes_nothing(draw, adapters, here):
     assert names(here) == []
 
 
-def test_a_half_matching_adapter_warns_and_strict_refuses(draw, tmp_path):
-    path = save_adapter(tmp_path / "half.safetensors", seed=1, width=48, targets=["to_k", "to_out.0"], text=True)
+def test_a_half_matching_adapter_warns_and_strict_refuses(draw, adapters, tmp_path):
+    def rename(tensors):
+        return {key.replace("up_blocks.1", "up_blocks.7"): value for key, value in tensors.items()}
+
+    path = rewrite(adapters / "wash.safetensors", tmp_path / "half.safetensors", rename)
     result = draw("-l", path, "--seed", 1, "--out", "x.png")
     assert result.exit_code == 0
-    assert "warning: 19 layers or keys of half have no effect on this base, first " in result.stderr
-    assert "wrong shape: the layer changes" in result.stderr
+    assert "warning: 36 layers or keys of half have no effect on this base, first unet.up_blocks.7." in result.stderr
+    assert "no such module in the base" in result.stderr
     strict = draw("-l", path, "--strict", "--out", "y.png")
     assert (strict.exit_code, strict.stdout) == (1, "")
-    assert strict.stderr.startswith("error: 19 layers or keys do not fit the base, first ")
+    assert strict.stderr.startswith("error: 36 layers or keys do not fit the base, first unet.up_blocks.7.")
+    assert "nearest: unet.up_blocks." in strict.stderr
     assert not Path("y.png").exists()
 
 
@@ -330,7 +334,7 @@ def test_an_adapter_for_another_base(lorakit, draw, tmp_path):
     path = save_adapter(tmp_path / "other.safetensors", seed=1, width=96, targets=["attn2.to_k"], text=False)
     result = draw("-l", path)
     assert result.exit_code == 1
-    assert "it is made for lorakit demo, the base is a UNet with 32-wide text features" in result.stderr
+    assert "it is made for lorakit demo (text features 96 wide), the base is another UNet (32)" in result.stderr
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that even root cannot write to")

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from lorakit_cli.core.base_index import read_base_index
 from lorakit_cli.core.block_scales import parse_block_scales
 from lorakit_cli.core.plan import PlannedAdapter, Target, build_plan
-from lorakit_cli.errors import BaseModelError, NothingMatchedError, UnmatchedLayersError
+from lorakit_cli.errors import BaseModelError, NothingMatchedError, UnmatchedLayersError, WrongBaseError
 from lorakit_cli.service.planning import open_adapter
 from tests.tiny import build_pipeline, rewrite, save_adapter
 
@@ -92,11 +92,24 @@ def test_what_does_not_match_is_named_with_reason_and_neighbour(index, adapters,
         plan.require_all_matched()
 
 
-def test_nothing_matched_says_what_the_adapter_is_for(index, tmp_path):
-    path = save_adapter(tmp_path / "other.safetensors", seed=1, width=96, targets=["attn2.to_k"], text=False)
+def test_an_adapter_of_another_family_is_refused_though_some_layers_would_fit(index, tmp_path):
+    path = save_adapter(tmp_path / "other.safetensors", seed=1, width=96, text=False)
+    with pytest.raises(WrongBaseError) as caught:
+        plan_of(index, path)
+    assert str(caught.value) == (
+        "adapter ink does not fit tiny-base: it is made for lorakit demo (text features 96 wide), "
+        "the base is another UNet (32); try another --base"
+    )
+
+
+def test_nothing_matched(index, adapters, tmp_path):
+    def move(tensors):
+        return {key.replace("unet.", "transformer.transformer_blocks.0."): value for key, value in tensors.items()}
+
+    path = rewrite(adapters / "wash.safetensors", tmp_path / "moved.safetensors", move)
     with pytest.raises(NothingMatchedError) as caught:
         plan_of(index, path)
-    assert "ink changes nothing in tiny-base: it is made for lorakit demo, the base is a UNet with 32-wide" in str(
+    assert "ink changes nothing in tiny-base: it is made for a diffusion transformer, the base is another UNet" in str(
         caught.value
     )
 
