@@ -2,5 +2,6 @@
 
 from lorakit_cli.core.lora_file import KeyFormat
 from lorakit_cli.formats.diffusers import DIFFUSERS
+from lorakit_cli.formats.kohya import KOHYA
 
-FORMATS: tuple[KeyFormat, ...] = (DIFFUSERS,)
+FORMATS: tuple[KeyFormat, ...] = (DIFFUSERS, KOHYA)
