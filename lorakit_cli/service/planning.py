@@ -55,8 +55,9 @@ def make_plan(
     names = [adapter.name for adapter in found]
     for name in scales:
         if name not in names:
-            known = f"the adapters are {', '.join(names)}" if names else "no adapter is active"
-            raise BlockScalesError(f"block scales name the adapter {name!r}{did_you_mean(name, names)}; {known}")
+            near = did_you_mean(name, names) or "."
+            known = f"The adapters are {', '.join(names)}" if names else "No adapter is active"
+            raise BlockScalesError(f"block scales name the adapter {name!r}{near} {known}")
     index = open_base(base, library, found)
     adapters = [
         PlannedAdapter(adapter.name, open_adapter(adapter.path), adapter.weight, scales.get(adapter.name))

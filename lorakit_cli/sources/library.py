@@ -56,9 +56,9 @@ class Library:
         try:
             return self.entries[name]
         except KeyError:
+            near = did_you_mean(name, self.entries) or "."
             raise UnknownAdapterError(
-                f"no adapter is called {name!r}{did_you_mean(name, self.entries)}; "
-                "`lorakit list-adapters` shows all, and a file is given by its path"
+                f"no adapter is called {name!r}{near} `lorakit list-adapters` shows all; a file is given by its path"
             ) from None
 
 
