@@ -1,0 +1,80 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lorakit_cli.core.kind import ALPHA
+from lorakit_cli.kinds import KINDS
+from tests.kinds.apply import kinds_of
+
+
+def test_every_algorithm_has_a_name_of_its_own():
+    names = [kind.name for kind in KINDS]
+    assert len(set(names)) == len(names)
+
+
+def test_a_suffix_means_the_same_to_every_algorithm():
+    roles: dict[str, str] = {}
+    for kind in KINDS:
+        for suffix, role in kind.suffixes.items():
+            assert roles.setdefault(suffix, role) == role, suffix
+    assert ALPHA not in roles
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_an_algorithm_names_a_suffix_for_every_part(kind):
+    assert kind.required | kind.optional == set(kind.suffixes.values())
+    assert not kind.required & kind.optional
+
+
+def test_an_algorithm_that_needs_more_comes_before_one_that_needs_less():
+    for place, kind in enumerate(KINDS):
+        for later in KINDS[place + 1 :]:
+            parts = dict.fromkeys(later.required, (2, 2))
+            takes = bool(kind.required) and kind.required < later.required and kind.when(parts)
+            assert not takes, f"{kind.name} takes what {later.name} is made of"
+
+
+def test_no_tensor_library_is_loaded_to_know_the_algorithms():
+    script = "import sys, lorakit_cli.kinds; print([m for m in ('torch', 'numpy', 'safetensors') if m in sys.modules])"
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=root)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_tensors_of_one_module_can_be_of_several_algorithms():
+    tensors = {
+        "lora_down.weight": torch.ones(2, 4),
+        "lora_up.weight": torch.ones(6, 2),
+        "diff_b": torch.ones(6),
+        "bias_indices": torch.zeros(2, 1),
+        "bias_values": torch.ones(1),
+        "bias_size": torch.tensor([6, 4]),
+    }
+    assert [kind.name for kind in kinds_of(tensors)] == ["lora", "bias", "sparse"]
+
+
+def test_a_part_that_is_missing_leaves_the_others_without_an_algorithm():
+    whole = {"lokr_w1": torch.ones(2, 2), "lokr_w2_a": torch.ones(4, 2), "lokr_w2_b": torch.ones(2, 4)}
+    assert [kind.name for kind in kinds_of(whole)] == ["lokr"]
+    for missing in whole:
+        with pytest.raises(StopIteration):
+            kinds_of({suffix: tensor for suffix, tensor in whole.items() if suffix != missing})
+
+
+def test_a_magnitude_without_a_direction_is_no_algorithm():
+    with pytest.raises(StopIteration):
+        kinds_of({"dora_scale": torch.ones(4, 1)})
+
+
+def test_two_magnitudes_are_not_one_of_them():
+    tensors = {
+        "lora_A.weight": torch.ones(2, 4),
+        "lora_B.weight": torch.ones(4, 2),
+        "dora_scale": torch.ones(4, 1),
+        "lora_magnitude_vector": torch.ones(4),
+    }
+    with pytest.raises(StopIteration):
+        kinds_of(tensors)
