@@ -9,7 +9,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/constraints.txt
 PROMPT = toy_face, pixel art, a yellow heart on a blue background
 
-.PHONY: install demo test check format completions bench clean
+.PHONY: install demo test check format completions tables bench clean
 .DELETE_ON_ERROR:
 
 install: $(VENV)/.installed
@@ -41,13 +41,14 @@ demo: $(VENV)/.installed
 	$(BIN)/lorakit generate --lora toy:1.0 --lora pixel:0.5 --seed 7 --overwrite --out demo.png "$(PROMPT)"
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python completions/write.py --check
+	$(BIN)/python -m lorakit_cli.architectures.tables.write --check
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
@@ -55,6 +56,9 @@ format: $(VENV)/.dev
 
 completions: $(VENV)/.installed
 	$(BIN)/python completions/write.py
+
+tables: $(VENV)/.installed
+	$(BIN)/python -m lorakit_cli.architectures.tables.write
 
 bench: $(VENV)/.test
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
