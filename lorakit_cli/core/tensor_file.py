@@ -1,21 +1,26 @@
 """Read the header of a safetensors file: names, shapes, dtypes and places of its tensors, without their values."""
 
-import json
 import math
+import os
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from io import FileIO
+from pathlib import Path, PurePath
+from typing import NamedTuple
 
+from lorakit_cli.core.quick_header import quick_header
+from lorakit_cli.core.shown import shown
+from lorakit_cli.core.strict_json import depth, parse_json
+from lorakit_cli.core.tensor_info import BIT_SIZES, MOST, TensorInfo
 from lorakit_cli.errors import CorruptFileError
 
-ITEM_SIZES = {
-    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
-    "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8, "C64": 8,
-}  # fmt: skip
+# How deep its JSON parser goes, less the header object around a tensor's entry.
+_DEEPEST_ENTRY = 126
 # The limit of the safetensors library itself; a larger header is an attack or another kind of file.
 _LONGEST_HEADER = 100_000_000
+# So many first bytes show what a file is that is no safetensors file.
+_START = 64
+_AGAIN = "download or copy it again"
 # What people find under the name of a download that went wrong, by its first bytes.
 _IMPOSTORS = {
     b"version https://git-lfs": "a Git LFS pointer, not the file itself",
@@ -24,97 +29,166 @@ _IMPOSTORS = {
     b"PK\x03\x04": "a zip or PyTorch pickle file under another name",
     b"\x80": "a pickle file under another name",
 }
-_SCALARS = {"F64": "<d", "F32": "<f", "F16": "<e", "I64": "<q", "I32": "<i", "I16": "<h", "I8": "<b", "U8": "<B"}
+_SCALARS = {
+    "F64": "<d", "F32": "<f", "F16": "<e", "I64": "<q", "I32": "<i", "I16": "<h", "I8": "<b",
+    "U64": "<Q", "U32": "<I", "U16": "<H", "U8": "<B", "BF16": "<f",
+}  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """One tensor: dtype as safetensors spells it, shape, and its first and last byte in the file."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class TensorFile:
-    """The header of one safetensors file."""
+class TensorFile(NamedTuple):
+    """The header of one safetensors file: `data`, which people know as `path`."""
 
     path: Path
+    data: Path
     tensors: Mapping[str, TensorInfo]
     metadata: Mapping[str, str]
     size: int
 
     def scalars(self, names: Iterable[str]) -> list[float]:
         """Read tensors of one element each. Raises CorruptFileError where one has more or is not finite."""
-        with self.path.open("rb") as file:
-            return [self._scalar(file, name) for name in names]
+        # Most files have the same bytes in all of them.
+        known: dict[tuple[str, bytes], float] = {}
+        values: list[float] = []
+        # Without a buffer, so that nothing of the tensors around them is read.
+        with self.data.open("rb", buffering=0) as file:
+            for name in names:
+                info = self.tensors[name]
+                if (info.shape and math.prod(info.shape) != 1) or info.dtype not in _SCALARS:
+                    shape = f"{list(info.shape)!r:.80}"
+                    raise CorruptFileError(
+                        f"{self.path}: {shown(name)} should be one number but is {info.dtype} {shape}"
+                    )
+                data = _read_at(file, info.begin, info.end - info.begin)
+                value = known.get((info.dtype, data))
+                if value is None:
+                    value = known[info.dtype, data] = self._number(name, info, data)
+                values.append(value)
+        return values
 
-    def _scalar(self, file: BinaryIO, name: str) -> float:
-        info = self.tensors[name]
-        if math.prod(info.shape) != 1 or (info.dtype != "BF16" and info.dtype not in _SCALARS):
-            raise CorruptFileError(f"{self.path}: {name} should be one number but is {info.dtype} {list(info.shape)}")
-        file.seek(info.begin)
-        data = file.read(info.end - info.begin)
+    def _number(self, name: str, info: TensorInfo, data: bytes) -> float:
+        if len(data) != info.end - info.begin:
+            raise CorruptFileError(f"{self.path} has been cut off since its header was read")
         if info.dtype == "BF16":  # the upper half of a float32
             data = b"\0\0" + data
-        (value,) = struct.unpack(_SCALARS.get(info.dtype, "<f"), data)
+        (value,) = struct.unpack(_SCALARS[info.dtype], data)
         if not math.isfinite(value):
-            raise CorruptFileError(f"{self.path}: {name} is {value}")
+            raise CorruptFileError(f"{self.path}: {shown(name)} is {value}, no number to scale by")
         return float(value)
 
 
-def read_header(path: Path) -> TensorFile:
+def _read_at(file: FileIO, place: int, count: int) -> bytes:
+    if hasattr(os, "pread"):  # one call to the system where there are two
+        return os.pread(file.fileno(), count, place)
+    file.seek(place)
+    return file.read(count)
+
+
+def read_header(path: Path, data: Path | None = None) -> TensorFile:
     """Read and check the header of a safetensors file. Raises CorruptFileError or OSError.
+
+    `data` is where the file really is, if it was made of the one that messages are to name.
+    """
+    data = data or path
+    with data.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        length = header_length(path, file.read(_START), size)
+        file.seek(8)
+        text = file.read(length)
+    return TensorFile(path, data, *parse_header(path, text, size), size)
+
+
+def header_length(path: PurePath, start: bytes, size: int, advice: str = _AGAIN) -> int:
+    """Read from the first bytes of a file, of that size, how long its header is. Raises CorruptFileError.
 
     Layout: 8 bytes little-endian header length, a JSON object of that length, then the data.
     https://huggingface.co/docs/safetensors/index#format
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        length = int.from_bytes(start, "little")
-        if size < 8 or length > min(size - 8, _LONGEST_HEADER):
-            start += file.read(56)
-            instead = next((what for mark, what in _IMPOSTORS.items() if start.lstrip().startswith(mark)), None)
-            reason = f"is {instead}" if instead else f"is no complete safetensors file ({size} bytes)"
-            raise CorruptFileError(f"{path} {reason}; download or copy it again")
-        text = file.read(length)
+    length = int.from_bytes(start[:8], "little")
+    if size < 8 or len(start) < 8 or length > min(size - 8, _LONGEST_HEADER):
+        instead = next((what for mark, what in _IMPOSTORS.items() if start[:_START].lstrip().startswith(mark)), None)
+        reason = f"is {instead}" if instead else f"is no complete safetensors file ({size} bytes)"
+        raise CorruptFileError(f"{path} {reason}; {advice}")
+    return length
+
+
+def parse_header(
+    path: PurePath, text: bytes, size: int, advice: str = _AGAIN
+) -> tuple[dict[str, TensorInfo], dict[str, str]]:
+    """Check the header of a file of that size: tensors and metadata. Raises CorruptFileError."""
+    start = 8 + len(text)
     try:
-        entries = json.loads(text, object_pairs_hook=_no_duplicates)
-        if not isinstance(entries, dict):
-            raise ValueError("the header is not an object")
-        metadata = _metadata(entries.pop("__metadata__", {}))
-        tensors = {name: _tensor(name, entry, 8 + length) for name, entry in entries.items()}
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise CorruptFileError(f"{path} is not a safetensors file: {error}") from error
-    end = max((info.end for info in tensors.values()), default=8 + length)
+        tensors, metadata = quick_header(text, start) or _whole_header(text, start)
+        end = _end(tensors, start)
+    except (ValueError, RecursionError) as error:
+        raise CorruptFileError(f"{path} is not a safetensors file: {shown(str(error), 300)}") from error
     if end != size:
         state = "is truncated" if end > size else "has something behind its end"
-        raise CorruptFileError(
-            f"{path} {state}: its header promises {end} bytes, the file has {size}; download or copy it again"
-        )
-    return TensorFile(path, tensors, metadata, size)
+        raise CorruptFileError(f"{path} {state}: its header promises {end} bytes, the file has {size}; {advice}")
+    return tensors, metadata
 
 
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    entries = dict(pairs)
-    if len(entries) < len(pairs):
-        raise ValueError("a name stands in it twice")
-    return entries
+def _whole_header(text: bytes, start: int) -> tuple[dict[str, TensorInfo], dict[str, str]]:
+    """Read a header with all that the format allows in it. Raises ValueError or RecursionError."""
+    entries = parse_json(text)
+    if not isinstance(entries, dict):
+        raise ValueError("the header is not an object")
+    metadata = _metadata(entries.pop("__metadata__", None))
+    return {name: _tensor(name, entry, start) for name, entry in entries.items()}, metadata
 
 
 def _metadata(entry: object) -> dict[str, str]:
+    if entry is None:
+        return {}
     if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
         raise ValueError("__metadata__ does not map text to text")
     return entry
 
 
-def _tensor(name: str, entry: dict[str, Any], start: int) -> TensorInfo:
-    dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-    if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
+def _tensor(name: str, entry: object, start: int) -> TensorInfo:
+    if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
+        raise ValueError(f"{name} has no dtype, shape and data_offsets")
+    if len(entry) > 3 and depth(entry) > _DEEPEST_ENTRY:
+        raise ValueError(f"{name} is nested too deep")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in BIT_SIZES:
+        raise ValueError(f"{name} is of the unknown dtype {dtype!r:.40}")
+    if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
         raise ValueError(f"{name} has a shape or offset that is not a whole number")
-    if dtype in ITEM_SIZES and end - begin != math.prod(shape) * ITEM_SIZES[dtype]:
-        raise ValueError(f"{name} takes {end - begin} bytes, which does not fit {dtype} {list(shape)}")
-    return TensorInfo(dtype, shape, start + begin, start + end)
+    begin, end = offsets
+    bits = _bits(name, dtype, shape)
+    if 8 * (end - begin) != bits:
+        raise ValueError(f"{name} takes {end - begin} bytes, which does not fit {dtype} {shape!r:.80}")
+    return TensorInfo(dtype, tuple(shape), start + begin, start + end)
+
+
+def _are_sizes(values: object) -> bool:
+    return isinstance(values, list) and all(type(value) is int and 0 <= value <= MOST for value in values)
+
+
+def _bits(name: str, dtype: str, shape: list[int]) -> int:
+    bits = 1
+    # In the library's order: an overflow before a zero counts.
+    for factor in (*shape, BIT_SIZES[dtype]):
+        bits *= factor
+        if bits > MOST:
+            raise ValueError(f"{name} is larger than any file: {dtype} {shape!r:.80}")
+    return bits
+
+
+def _end(tensors: Mapping[str, TensorInfo], start: int) -> int:
+    """Find the end of the data. Raises ValueError unless every byte before it belongs to exactly one tensor."""
+    end = start
+    for info in tensors.values():
+        if info.begin != end:
+            break
+        end = info.end
+    else:
+        return end
+    # The header need not list them in the order of their data.
+    for name, info in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if info.begin != start:
+            state = "shares bytes with another tensor" if info.begin < start else "leaves a gap before it"
+            raise ValueError(f"{name} {state}")
+        start = info.end
+    return start
