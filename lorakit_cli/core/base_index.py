@@ -1,143 +1,138 @@
 """A base pipeline as an index: component -> tensor name -> shape, dtype, file and place. Headers only."""
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
 
-from lorakit_cli.core.tensor_file import TensorInfo, read_header
+from lorakit_cli.core.architecture import Architecture, Name
+from lorakit_cli.core.place import Place
+from lorakit_cli.core.tensor_info import TensorInfo
 from lorakit_cli.errors import BaseModelError
 
-# The file-name stems under which diffusers and transformers keep weights.
-_WEIGHT_STEMS = ("diffusion_pytorch_model", "model")
 # CLIP text models saved by transformers before 5 carry this prefix; the live module of 5 and later does not.
-_DROPPED_PREFIX = "text_model."
+_DROPPED_PREFIX, _WITH_PREFIX = "text_model.", "CLIPText"
+# Beside what has that prefix, in every version; a text encoder with a projection kept its prefix.
+_PROJECTION = "text_projection"
 
 
-@dataclass(frozen=True, slots=True)
-class BaseTensor:
-    """One tensor of a base: what its header says, and the file that holds it."""
+class BaseTensor(NamedTuple):
+    """One tensor of a base: what its header says, and the file that holds it.
+
+    `file` is a Path on this machine, or a pure path `owner/repo/folder/file` on the Hub.
+    """
 
     info: TensorInfo
-    file: Path
+    file: PurePath
+
+    @property
+    def local_file(self) -> Path:
+        """The file on this machine. Raises BaseModelError where the tensor was indexed on the Hub."""
+        if not isinstance(self.file, Path):
+            raise BaseModelError(f"{self.file} is on the Hub and was not downloaded")
+        return self.file
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class BaseComponent:
-    """One component of a pipeline: its class, its configuration, and its tensors by their name in the file."""
+    """One component of a pipeline: its class, its configuration, and its tensors by their name in the file.
+
+    `places` says for each parameter, named as diffusers names it, where it lies; None: each is the tensor of its own
+    name.
+    """
 
     name: str
     class_name: str
     config: Mapping[str, Any]
     tensors: Mapping[str, BaseTensor]
+    places: Mapping[str, Place] | None = None
+    architecture: Architecture | None = None
+
+    @property
+    def is_clip(self) -> bool:
+        """Whether this is a CLIP text encoder, whose modules go by two names."""
+        return self.class_name.startswith(_WITH_PREFIX)
 
     def spellings(self, name: str) -> tuple[str, ...]:
         """Give every name one tensor or module goes by: the file's first, then the live module's or an older file's."""
-        if not self.class_name.startswith("CLIPText"):
+        if not self.is_clip:
             return (name,)
         if name.startswith(_DROPPED_PREFIX):
             return (name, name.removeprefix(_DROPPED_PREFIX))
         return (name, _DROPPED_PREFIX + name)
 
-    @property
-    def modules(self) -> Mapping[str, str]:
-        """The modules that have a weight: module name -> tensor name."""
-        return {name.removesuffix(".weight"): name for name in self.tensors if name.endswith(".weight")}
+    def short_name(self, module: str) -> str:
+        """Give a module's name without the prefix that some versions of transformers have."""
+        return module.removeprefix(_DROPPED_PREFIX) if self.is_clip else module
+
+    def long_name(self, module: str) -> str:
+        """Give a module's name as transformers before 5 has it, and with it most other programs."""
+        prefixed = not self.is_clip or module.startswith((_DROPPED_PREFIX, _PROJECTION))
+        return module if prefixed else _DROPPED_PREFIX + module
+
+    def live_name(self, module: str) -> str:
+        """Give a module's name as transformers 5 has it."""
+        projected = f"{_PROJECTION}.weight" in self.tensors
+        return self.long_name(module) if projected else self.short_name(module)
+
+    def place(self, parameter: str) -> Place | None:
+        """Say where a parameter lies, None where there is none of that name."""
+        if self.places is not None:
+            return self.places.get(parameter)
+        return Place(parameter) if parameter in self.tensors else None
+
+    def shape(self, parameter: str) -> tuple[int, ...]:
+        """Give the shape of a parameter that there is."""
+        place = self.place(parameter)
+        if place is None:
+            raise KeyError(parameter)
+        return place.shape(self.tensors[place.tensor].info.shape)
+
+    @cached_property
+    def modules(self) -> tuple[str, ...]:
+        """The modules that have a parameter, and the parameters that stand alone."""
+        parameters = self.tensors if self.places is None else self.places
+        return tuple(dict.fromkeys(name.removesuffix(".weight").removesuffix(".bias") for name in parameters))
+
+    @cached_property
+    def names(self) -> tuple[Name, ...]:
+        """Every name that a module goes by: diffusers' and transformers', and those of the original code."""
+        if self.class_name.startswith(_WITH_PREFIX):
+            own = [Name(spelling, (module,)) for module in self.modules for spelling in self.spellings(module)]
+        else:
+            own = [Name(module, (module,)) for module in self.modules]
+        native = self.architecture.native(self.modules) if self.architecture else ()
+        known = {entry.text for entry in own}
+        return (*own, *(entry for entry in native if entry.text not in known))
 
 
-@dataclass(frozen=True, slots=True)
-class BaseIndex:
-    """A base pipeline: its folder, its pipeline class, and the components that hold weights."""
+class BaseIndex(NamedTuple):
+    """A base pipeline: its folder or file, its pipeline class, and the components that hold weights.
 
-    path: Path
+    `remote` names the repository and commit, `owner/repo@commit`, of a base that was indexed on the Hub without its
+    weights; `path` is then the pure path `owner/repo`.
+    """
+
+    path: PurePath
     class_name: str
     components: Mapping[str, BaseComponent]
     variant: str | None = None
+    remote: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What reports call the base: what it can be asked for by, on the Hub with the commit that was read."""
+        return self.remote or str(self.path)
 
 
-def read_base_index(path: Path, variant: str | None = None) -> BaseIndex:
-    """Index a diffusers folder; takes its only variant where it has no plain weights. Raises BaseModelError."""
-    model_index = path / "model_index.json"
-    if not model_index.is_file():
-        raise BaseModelError(f"{path} is not a diffusers pipeline folder: it has no model_index.json")
-    entries = _read_json(model_index)
+def with_architectures(index: BaseIndex, architectures: Sequence[Architecture]) -> BaseIndex:
+    """Give every component the first of the architectures that claims its class."""
     components = {
-        name: entry[1]
-        for name, entry in entries.items()
-        if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str)
+        name: replace(
+            component,
+            architecture=next((known for known in architectures if component.class_name in known.classes), None),
+        )
+        for name, component in index.components.items()
     }
-    class_name = entries.get("_class_name")
-    if not isinstance(class_name, str):
-        raise BaseModelError(f"{model_index} names no pipeline class (_class_name)")
-    # diffusers makes up an empty tokenizer for a folder that is not there.
-    missing = [name for name in components if not (path / name).is_dir()]
-    if missing:
-        raise BaseModelError(f"{path} is incomplete: its {missing[0]} is missing")
-    variant = variant or _only_variant([path / name for name in components])
-    indexed: dict[str, BaseComponent] = {}
-    for name, component_class in components.items():
-        files = _weight_files(path / name, variant) or _weight_files(path / name, None)
-        if files:
-            tensors = {key: BaseTensor(info, file) for file in files for key, info in read_header(file).tensors.items()}
-            config = path / name / "config.json"
-            indexed[name] = BaseComponent(name, component_class, _read_json(config) if config.exists() else {}, tensors)
-        elif pickles := sorted((path / name).glob("*.bin")):
-            raise BaseModelError(
-                f"{pickles[0]} is a pickle, and only safetensors are read; loading the base with diffusers and saving "
-                "it again converts it"
-            )
-    if not indexed:
-        raise BaseModelError(f"{path} holds no safetensors weights; is it complete?")
-    return BaseIndex(path, class_name, indexed, variant)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BaseModelError(f"{path} cannot be read: {error}") from error
-    if not isinstance(entries, dict):
-        raise BaseModelError(f"{path} should hold a JSON object")
-    return entries
-
-
-def _weight_files(folder: Path, variant: str | None) -> list[Path]:
-    """List the weight files of a component: one file, or the shards its index names."""
-    dotted = f".{variant}" if variant else ""
-    for stem in _WEIGHT_STEMS:
-        single = folder / f"{stem}{dotted}.safetensors"
-        if single.is_file():
-            return [single]
-        for index in (
-            folder / f"{stem}.safetensors.index{dotted}.json",
-            folder / f"{stem}{dotted}.safetensors.index.json",
-        ):
-            if index.is_file():
-                shards = [folder / name for name in _shard_names(index)]
-                missing = [shard.name for shard in shards if not shard.is_file()]
-                if missing:
-                    raise BaseModelError(f"{folder} is incomplete: {missing[0]} is missing")
-                return shards
-    return []
-
-
-def _shard_names(index: Path) -> list[str]:
-    """List the files an index names; only plain names, for an index must not reach out of its folder."""
-    names = _read_json(index).get("weight_map")
-    if not isinstance(names, dict) or not all(isinstance(n, str) and Path(n).name == n for n in names.values()):
-        raise BaseModelError(f"{index}: its weight_map does not map tensors to files beside it")
-    return sorted(set(names.values()))
-
-
-def _only_variant(folders: list[Path]) -> str | None:
-    """Name the variant of the weights where every component has just that one and none is plain."""
-    plain = any(_weight_files(folder, None) for folder in folders)
-    found = {
-        file.name.removesuffix(".safetensors").split(".")[1]
-        for folder in folders
-        for stem in _WEIGHT_STEMS
-        for file in folder.glob(f"{stem}.*.safetensors")
-        if file.name.count(".") == 2 and "-of-" not in file.name
-    }
-    return found.pop() if len(found) == 1 and not plain else None
+    return index._replace(components=components)

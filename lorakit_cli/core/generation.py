@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.numbers import finite
@@ -71,7 +72,8 @@ def check(settings: Settings, base: BaseIndex) -> None:
 
 def _said(base: BaseIndex) -> Settings:
     path = base.path / RECIPE_FILE
-    if not path.is_file():
+    # A base on the Hub has no folder to look in.
+    if not isinstance(path, Path) or not path.is_file():
         return Settings()
     try:
         said = json.loads(path.read_text(encoding="utf-8")).get("generate", {})

@@ -10,6 +10,7 @@ from torch import nn
 
 from lorakit_cli.core.base_index import BaseComponent, BaseIndex
 from lorakit_cli.errors import BaseModelError, OptionError, UnsupportedError
+from lorakit_cli.service.bases import require_folder
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -45,7 +46,11 @@ def choose_dtype(asked: str, device: torch.device, base: BaseIndex) -> torch.dty
 
 
 def open_pipeline(base: BaseIndex, device: torch.device, dtype: torch.dtype) -> Any:
-    """Load a base without touching the network. Raises BaseModelError with diffusers' reason."""
+    """Load a base without touching the network.
+
+    Raises BaseModelError with diffusers' reason, UnsupportedError for a base that is no folder.
+    """
+    require_folder(base.path, base.remote)
     try:
         pipeline = DiffusionPipeline.from_pretrained(
             str(base.path), dtype=dtype, variant=base.variant, use_safetensors=True, local_files_only=True

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from lorakit_cli.core.base_index import read_base_index
 from lorakit_cli.core.block_scales import parse_block_scales
+from lorakit_cli.core.local_folder import read_base_index
 from lorakit_cli.errors import BlockScalesError
 
 GUIDE = '{"pixel": {"unet": {"down": 0.9, "up": {"block_0": 0.6, "block_1": [0.4, 0.8, 1.0]}}}}'

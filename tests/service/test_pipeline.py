@@ -4,7 +4,7 @@ import shutil
 import pytest
 import torch
 
-from lorakit_cli.core.base_index import read_base_index
+from lorakit_cli.core.local_folder import read_base_index
 from lorakit_cli.errors import BaseModelError, OptionError, UnsupportedError
 from lorakit_cli.service.pipeline import choose_device, choose_dtype, enough_memory, open_pipeline
 

@@ -1,0 +1,88 @@
+"""Open the base that was asked for, whatever it is: a pipeline folder, a checkpoint, or a repository on the Hub."""
+
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+
+from lorakit_cli.architectures import ARCHITECTURES
+from lorakit_cli.architectures.single_files import LAYOUTS, STRANGERS
+from lorakit_cli.core.base_index import BaseIndex, with_architectures
+from lorakit_cli.core.hub_reference import HubReference
+from lorakit_cli.core.local_folder import read_base_index
+from lorakit_cli.core.single_file import read_single_file
+from lorakit_cli.errors import BaseModelError, UnsupportedError
+from lorakit_cli.kinds import KINDS
+from lorakit_cli.sources.hub import hub_index
+from lorakit_cli.sources.library import Library
+from lorakit_cli.sources.local import FoundAdapter, beside, find_base
+
+_ADAPTER_SUFFIXES = frozenset(suffix for kind in KINDS for suffix in kind.suffixes)
+# What people have as a base that is no safetensors file, by the end of its name.
+_OTHERS = {
+    "model_index.json": "is one file of a pipeline; give the folder it is in",
+    ".gguf": "is quantized, and nothing can be added to it; take the model in 16 bit, as safetensors",
+} | dict.fromkeys(
+    (".ckpt", ".pt", ".pth", ".bin"),
+    "is a pickle, and only safetensors are read; most models are published as .safetensors too",
+)
+
+
+def open_base(
+    asked: str | None, library: Library, found: Sequence[FoundAdapter] = (), *, to_load: bool = False
+) -> BaseIndex:
+    """Index the base asked for, or the one that follows from library and adapters, from headers alone.
+
+    `to_load`: its weights are to be loaded afterwards, and a base that cannot be is refused with UnsupportedError,
+    one on the Hub without asking there. Raises BaseModelError, or CorruptFileError for a broken header.
+    """
+    place = find_base(asked, library, found)
+    if isinstance(place, HubReference):
+        if to_load:
+            require_folder(PurePath(place.repo), str(place))
+        index = _on_hub(place)
+    elif place.is_dir():
+        index = read_base_index(place)
+    else:
+        # First what it is: an adapter or a VAE would make no folder either.
+        index = _checkpoint(place)
+        if to_load:
+            require_folder(place)
+    return with_architectures(index, ARCHITECTURES)
+
+
+def require_folder(path: PurePath, remote: str | None = None) -> None:
+    """Raise UnsupportedError for a base that is a file, or with `remote` on the Hub, with a way to a folder of it."""
+    if remote:
+        repo, _, revision = remote.partition("@")
+        options = f" --revision {revision}" if revision else ""
+        raise UnsupportedError(
+            f"generate needs a pipeline folder for now; `hf download {repo}{options} --local-dir {path.name}` makes "
+            f"one of {remote}, and --dry-run works without"
+        )
+    if not Path(path).is_dir():
+        raise UnsupportedError(
+            f"generate needs a pipeline folder for now; diffusers' from_single_file and save_pretrained make one of "
+            f"{path}, and --dry-run works without"
+        )
+
+
+def _checkpoint(path: Path) -> BaseIndex:
+    """Index a single-file checkpoint."""
+    if path.suffix.lower() != ".safetensors":
+        name = path.name.lower()
+        what = next((what for end, what in _OTHERS.items() if name.endswith(end)), "is no safetensors file")
+        raise BaseModelError(f"{path} {what}")
+    try:
+        return read_single_file(path, LAYOUTS, STRANGERS, _ADAPTER_SUFFIXES)
+    except OSError as error:
+        raise BaseModelError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _on_hub(place: HubReference) -> BaseIndex:
+    """Index a pipeline on the Hub; where it cannot be, a path with a misspelt end may have been meant."""
+    try:
+        return hub_index(place.repo, place.revision)
+    except BaseModelError as error:
+        path = Path(place.repo)
+        if path.exists() or not path.parent.is_dir():
+            raise
+        raise BaseModelError(f"{error}; the folder {path.parent} here has none either{beside(path)}") from error

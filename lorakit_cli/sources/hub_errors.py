@@ -1,0 +1,80 @@
+"""Say what went wrong with the Hub, and what would help, in lorakit's words: never the client's, which name URLs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lorakit_cli.errors import BaseModelError
+
+_LOG_IN = "log in with `hf auth login`"
+
+
+@contextmanager
+def explained(repo: str, revision: str | None = None) -> Iterator[None]:
+    """Turn what the Hub's client raises over a repository into BaseModelError."""
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HFValidationError,
+        HTTPError,
+        OfflineModeIsEnabled,
+        RevisionResolutionError,
+    )
+
+    try:
+        yield
+    except (HTTPError, EntryNotFoundError, RevisionResolutionError, OfflineModeIsEnabled) as error:
+        raise BaseModelError(_reason(error, repo, revision)) from error
+    except HFValidationError as error:
+        raise BaseModelError(f"{repo!r} is no name of a Hub repository, which is written owner/name") from error
+
+
+def _reason(error: BaseException, repo: str, revision: str | None) -> str:
+    """Say why a repository cannot be read, and what would help."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RemoteEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+        RevisionResolutionError,
+    )
+
+    page = f"{constants.ENDPOINT}/{repo}"
+    match error:
+        case GatedRepoError():
+            return f"{repo} is gated; accept its licence at {page} and {_LOG_IN}"
+        case RepositoryNotFoundError():
+            return f"the Hub has no repository {repo}, or it is private; check its name, or {_LOG_IN}"
+        case RevisionNotFoundError():
+            return f"{repo} has no revision {revision}; its branches and tags are listed at {page}/tree/main"
+        case RemoteEntryNotFoundError():
+            return f"{repo} has lost a file that it lists; try again, or another revision"
+        case HfHubHTTPError():
+            return _refusal(error.response.status_code, repo)
+        case LocalEntryNotFoundError() | RevisionResolutionError() if error.__cause__:
+            return _reason(error.__cause__, repo, revision)
+        case OfflineModeIsEnabled() | LocalEntryNotFoundError() | RevisionResolutionError():
+            return (
+                f"{repo} is not in the cache, and HF_HUB_OFFLINE forbids the network; unset it once, or give the "
+                "path of a folder"
+            )
+        case _:
+            return (
+                f"{constants.ENDPOINT} cannot be reached for {repo} ({type(error).__name__}); check the connection, "
+                "or give the path of a folder"
+            )
+
+
+def _refusal(status: int, repo: str) -> str:
+    """Say what a status means that speaks of no repository, revision or file."""
+    if status == 401:
+        return f"the Hub refuses the token it was given for {repo}; {_LOG_IN} again"
+    if status == 403:
+        return f"the token in use may not read {repo}; {_LOG_IN} with one that may"
+    if status == 429:
+        return f"the Hub asks for fewer requests (HTTP 429) and does not give {repo}; wait some minutes, or {_LOG_IN}"
+    if status >= 500:
+        return f"the Hub is in trouble (HTTP {status}) and does not give {repo}; try again later"
+    return f"the Hub does not give {repo} (HTTP {status})"

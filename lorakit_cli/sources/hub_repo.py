@@ -1,0 +1,132 @@
+"""A repository on the Hub at one commit, read through the Hub's own client: names, JSON and headers, no weights."""
+
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from lorakit_cli.core.pipeline_folder import json_object
+from lorakit_cli.core.tensor_file import header_length, parse_header, read_header
+from lorakit_cli.core.tensor_info import TensorInfo
+from lorakit_cli.errors import BaseModelError, CorruptFileError
+from lorakit_cli.sources.header_cache import HeaderCache
+from lorakit_cli.sources.hub_errors import explained
+from lorakit_cli.sources.hub_range import read_range
+
+# Most headers of weights fit, so that one request reads them; a larger one takes a second.
+_FIRST_READ = 131_072
+_LIST = "files"
+_ADVICE = "the repository's own copy is broken, try another revision"
+
+
+class HubRepo:
+    """A repository at the commit that a branch, tag or commit stands for now, or stood for when last seen.
+
+    The client finds endpoint, token, offline mode and cache where it always does: HF_ENDPOINT, HF_TOKEN or the token
+    of `hf auth login`, HF_HUB_OFFLINE, HF_HOME. What it reads it does not read again: the client keeps JSON in its
+    cache, lorakit the list of files and the headers in its own. Everything raises BaseModelError.
+    """
+
+    def __init__(self, repo: str, revision: str | None = None) -> None:
+        from huggingface_hub import HfApi
+
+        self._api = HfApi()
+        self._repo = repo
+        self._revision = revision
+        with explained(repo, revision), _hushed():
+            self.commit = self._api.resolve_revision(repo, revision=revision).resolved
+        self._cache = HeaderCache(f"{self._api.endpoint}/{repo}", self.commit)
+
+    @property
+    def path(self) -> PurePosixPath:
+        """The repository as a path, owner/name."""
+        return PurePosixPath(self._repo)
+
+    def files(self, folder: str = "") -> Collection[str] | None:
+        """List the files directly in it or in a folder of it, None where there is no such folder."""
+        prefix = folder + "/" if folder else ""
+        inside = [name.removeprefix(prefix) for name in self._names if name.startswith(prefix)]
+        return frozenset(name for name in inside if "/" not in name) if inside else None
+
+    @cached_property
+    def _names(self) -> Collection[str]:
+        """All files of the commit; offline and never listed, those the client's cache has of it."""
+        from huggingface_hub import constants, try_to_load_from_cache
+
+        kept = self._cache.get(_LIST)
+        if kept is not None:
+            return kept.decode().split("\n")
+        with explained(self._repo, self._revision), _hushed():
+            any_file = try_to_load_from_cache(self._repo, "model_index.json", revision=self.commit)
+            if constants.HF_HUB_OFFLINE and isinstance(any_file, str):
+                snapshot = Path(any_file).parent
+                return [file.relative_to(snapshot).as_posix() for file in snapshot.rglob("*") if file.is_file()]
+            names = self._api.list_repo_files(self._repo, revision=self.commit)
+        self._cache.put(_LIST, "\n".join(names).encode())
+        return names
+
+    def json(self, name: str) -> dict[str, Any]:
+        """Read a JSON object, by way of the client's cache."""
+        with explained(self._repo, self._revision), _hushed():
+            path = Path(self._api.hf_hub_download(self._repo, name, revision=self.commit))
+        return json_object(path, self.path / name)
+
+    def tensors(self, name: str) -> Mapping[str, TensorInfo]:
+        """Read the header of a safetensors file: a downloaded one's, a kept one, else the first bytes on the Hub."""
+        from huggingface_hub import try_to_load_from_cache
+
+        downloaded = try_to_load_from_cache(self._repo, name, revision=self.commit)
+        try:
+            if isinstance(downloaded, str):
+                return read_header(Path(downloaded)).tensors
+            return self._kept(name) or self._fetched(name)
+        except CorruptFileError as error:
+            raise BaseModelError(str(error)) from error
+
+    def _kept(self, name: str) -> Mapping[str, TensorInfo] | None:
+        """Read a header from lorakit's cache, None where it has none that is sound."""
+        kept = self._cache.get(name)
+        if kept is None:
+            return None
+        try:
+            return parse_header(self.path / name, kept[8:], int.from_bytes(kept[:8], "little"))[0]
+        except CorruptFileError:
+            return None
+
+    def _fetched(self, name: str) -> Mapping[str, TensorInfo]:
+        """Read a header from the Hub, and keep it."""
+        from huggingface_hub import hf_hub_url
+
+        url = hf_hub_url(self._repo, name, revision=self.commit, endpoint=self._api.endpoint)
+        with explained(self._repo, self._revision), _hushed():
+            start, size = read_range(url, 0, _FIRST_READ)
+            length = header_length(self.path / name, start, size, _ADVICE)
+            text = start[8 : 8 + length]
+            if len(text) < length:
+                text += read_range(url, 8 + len(text), 8 + length)[0]
+        if len(text) < length:
+            raise BaseModelError(f"the Hub sent too little of {self.path / name}; try again")
+        tensors = parse_header(self.path / name, text, size, _ADVICE)[0]
+        self._cache.put(name, size.to_bytes(8, "little") + text)
+        return tensors
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep the client's bars and warnings from the user, who is told what matters; not where asked to be talkative."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    logger = logging.getLogger("huggingface_hub")
+    level, shown = logger.level, not are_progress_bars_disabled()
+    if logger.getEffectiveLevel() == logging.WARNING:
+        logger.setLevel(logging.ERROR)
+    if shown:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if shown:
+            enable_progress_bars()
