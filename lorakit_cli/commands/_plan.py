@@ -1,6 +1,7 @@
 """Show a plan to a person: adapters, what matches, block scales, and what does not match."""
 
 from lorakit_cli.commands._output import printable
+from lorakit_cli.core.shown import shown
 from lorakit_cli.service.plan_report import AdapterPlan, PlanReport
 
 _MOST_UNMATCHED = 20
@@ -18,7 +19,7 @@ def plan_lines(report: PlanReport) -> list[str]:
         lines.append(f"without effect: {len(report.unmatched)}")
         for part in report.unmatched[:_MOST_UNMATCHED]:
             near = f" (nearest: {part.nearest})" if part.nearest else ""
-            lines.append(f"  {part.adapter}: {printable(part.key)}: {printable(part.reason)}{near}")
+            lines.append(f"  {part.adapter}: {printable(shown(part.key))}: {printable(part.reason)}{near}")
         if len(report.unmatched) > _MOST_UNMATCHED:
             lines.append(f"  … and {len(report.unmatched) - _MOST_UNMATCHED} more; --json lists all")
     return lines
@@ -34,4 +35,5 @@ def _adapter_lines(adapter: AdapterPlan) -> list[str]:
         f"adapter {adapter.name}:{adapter.weight:g} ({kind}) {printable(adapter.path)}",
         f"  matched {sum(adapter.matched.values())} of {adapter.layers} layers: {matched}; strength {strength}",
     ]
+    lines += [f"  {adapter.remark}"] if adapter.remark else []
     return lines + [f"  block scale {scale.place} {scale.scale:g}" for scale in adapter.block_scales]

@@ -5,19 +5,20 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from lorakit_cli.core.late import late
 from lorakit_cli.errors import AdapterSpecError
 
 FILE_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
-NAME = re.compile(r"[A-Za-z0-9_-]+")
+NAME = late(r"[A-Za-z0-9_-]+")
 """What an adapter may be called."""
-NAMED = re.compile(r"([A-Za-z0-9_-]+)=(.*)", re.DOTALL)
+NAMED = late(r"([A-Za-z0-9_-]+)=(.*)", re.DOTALL)
 """A name in front of something, as in `NAME=SOURCE`."""
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_NUMBER = late(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 # What may hold a colon that is no weight's: a scheme, a port, a forced Hub reference, a CivitAI version, a drive.
-_PREFIX = re.compile(r"https?://[^/]*|hf:|civitai:|[A-Za-z]:(?=[\\/])")
-_REMOTE = re.compile(r"https?://|hf:|civitai:")
+_PREFIX = late(r"https?://[^/]*|hf:|civitai:|[A-Za-z]:(?=[\\/])")
+_REMOTE = late(r"https?://|hf:|civitai:")
 _GRAMMAR = "an adapter is written [NAME=]SOURCE[:WEIGHT], for example toy:0.8"
 
 

@@ -1,83 +1,77 @@
 """An adapter file as layers: which module, which algorithm, which keys, which rank and scale. Header only."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
-from lorakit_cli.core.adapter_metadata import AdapterConfig, read_configs
+from lorakit_cli.core.adapter_metadata import AdapterConfig, config_beside, read_configs
+from lorakit_cli.core.key_format import KeyFormat
+from lorakit_cli.core.key_groups import Group, Grouping, Problem
+from lorakit_cli.core.kind import ALPHA, Kind, Settings, Shape, Shapes, alpha_over_rank
+from lorakit_cli.core.shown import shown
 from lorakit_cli.core.tensor_file import TensorFile, read_header
-from lorakit_cli.errors import CorruptFileError, NotALoraError, UnknownFormatError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-Shape = tuple[int, ...]
-Shapes = Mapping[str, Shape]
-
-ALPHA = "alpha"
+from lorakit_cli.core.tensor_info import FLOATS, TensorInfo
+from lorakit_cli.errors import CorruptFileError, NotALoraError
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """One adapter algorithm.
+class LoraLayer(NamedTuple):
+    """The change of one parameter of one module, its factors named by role.
 
-    `suffixes` maps the end of a key to the role of its tensor; a layer is of this kind if it has every role of
-    `required`. `rank` and `delta_shape` work on the shapes by role and raise ValueError where they contradict
-    each other; `delta` gives the change of the base tensor at scale 1, from factors by role in fp32 or fp64.
+    `delta_shape` has ANY for a size that only the base knows. `optional`: a module without that parameter is none
+    the worse for it.
     """
-
-    name: str
-    suffixes: Mapping[str, str]
-    required: frozenset[str]
-    rank: Callable[[Shapes], int]
-    delta_shape: Callable[[Shapes], Shape]
-    delta: Callable[[Mapping[str, "Tensor"]], "Tensor"]
-
-
-@dataclass(frozen=True, slots=True)
-class KeyFormat:
-    """One layout of key names.
-
-    `component_of` reads the component off a stem (a key without its suffix), None where the stem is not of this
-    layout; `stems` writes the stems a module of the base could have. Names are only ever written, never taken
-    apart: flattened ones cannot be split back.
-    """
-
-    name: str
-    component_of: Callable[[str], str | None]
-    stems: Callable[[str, str], Sequence[str]]
-
-
-@dataclass(frozen=True, slots=True)
-class LoraLayer:
-    """The change of one base tensor: `scale * delta(factors)`, the factors named by role."""
 
     stem: str
-    component: str
+    format: KeyFormat
+    components: tuple[str, ...]
     kind: Kind
     keys: Mapping[str, str]
     shapes: Shapes
     rank: int
     alpha: float | None
     scale: float
+    settings: Settings
+    delta_shape: Shape
+    optional: bool
 
     @property
-    def delta_shape(self) -> Shape:
-        """The shape of the change; a 1x1 convolution and a linear layer may stand for each other."""
-        return self.kind.delta_shape(self.shapes)
+    def component(self) -> str:
+        """The component it most likely belongs to; the base decides."""
+        return self.components[0]
 
 
-@dataclass(frozen=True, slots=True)
-class LoraFile:
-    """An adapter file, read completely: every key is in a layer or in `unknown_keys`."""
+_PLAIN, _PEFT = "lora", "peft"
+_NO_CONFIG = (
+    "it is in peft's layout and has no adapter_config.json beside it, which would give the alphas: every scale is "
+    "taken as 1; copy that file too if there is one"
+)
+
+
+class LoraFile(NamedTuple):
+    """An adapter file, read completely: every key is in a layer, in an embedding or in `unknown_keys`.
+
+    `embeddings` are textual inversions that lie in the same file. `problems` says what is wrong with it; with a
+    fatal one it cannot be applied. `path` is the file people know; `data` the safetensors file with its tensors,
+    another one if that is a pickle.
+    """
 
     path: Path
-    format: KeyFormat
+    data: Path
+    tensors: Mapping[str, TensorInfo]
     layers: tuple[LoraLayer, ...]
     unknown_keys: tuple[str, ...]
     metadata: Mapping[str, str]
     size: int
+    embeddings: Mapping[str, tuple[str, ...]]
+    problems: tuple[Problem, ...]
+
+    @property
+    def formats(self) -> tuple[KeyFormat, ...]:
+        """The layouts of its keys, the one of most layers first."""
+        counts = Counter(layer.format.name for layer in self.layers)
+        by_name = {layer.format.name: layer.format for layer in self.layers}
+        return tuple(by_name[name] for name, _ in counts.most_common())
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -87,107 +81,158 @@ class LoraFile:
     @property
     def ranks(self) -> tuple[int, ...]:
         """The ranks it uses, ascending, each once."""
-        return tuple(sorted({layer.rank for layer in self.layers}))
+        return tuple(sorted({layer.rank for layer in self.layers if layer.rank}))
 
-    @property
-    def triggers(self) -> tuple[str, ...]:
-        """The words its metadata says it listens to (`modelspec.trigger_phrase`)."""
-        phrase = self.metadata.get("modelspec.trigger_phrase", "")
-        return tuple(word.strip() for word in phrase.split(",") if word.strip())
+    def require_sound(self) -> None:
+        """Raise CorruptFileError for the first problem that keeps it from being applied as it is meant."""
+        for problem in self.problems:
+            if problem.fatal:
+                raise CorruptFileError(f"{self.path}: {problem.text}")
 
 
-def read_lora_file(path: Path, formats: Sequence[KeyFormat], kinds: Sequence[Kind]) -> LoraFile:
-    """Read an adapter file's header and alphas. Raises LoraFileError or OSError."""
-    file = read_header(path)
-    groups, unknown = _group(file, kinds)
-    if not groups:
-        raise NotALoraError(f"{path} holds no adapter: {_examples(file)}")
-    _require_whole_layers(path, groups, unknown)
-    key_format = max(formats, key=lambda known: sum(known.component_of(stem) is not None for stem in groups))
+class Reading(NamedTuple):
+    """What is needed to read adapter files: the layouts and algorithms, and what is known to be something else.
+
+    `embedding_of` names the textual inversion that a key belongs to; `foreign` says what a file is that holds no
+    adapter and what to do with it, given its keys; keys that end in one of `ignorable` mean nothing.
+    """
+
+    formats: Sequence[KeyFormat]
+    kinds: Sequence[Kind]
+    embedding_of: Callable[[str, Mapping[str, str]], str | None] = lambda key, metadata: None
+    foreign: Callable[[Collection[str]], str | None] = lambda keys: None
+    ignorable: tuple[str, ...] = ()
+
+
+def read_lora_file(path: Path, reading: Reading, data: Path | None = None) -> LoraFile:
+    """Read an adapter file's header and alphas, from `data` if given. Raises LoraFileError or OSError."""
+    file = read_header(path, data)
+    instead = reading.foreign(file.tensors)
+    if instead:
+        raise NotALoraError(f"{path} is {instead}")
+    keys = [key for key in file.tensors if not key.endswith(reading.ignorable)] if reading.ignorable else file.tensors
+    found: dict[str, list[str]] = {}
+    rest: list[str] = []
+    for key in keys:
+        name = reading.embedding_of(key, file.metadata)
+        if name is None:
+            rest.append(key)
+        else:
+            found.setdefault(name, []).append(key)
+    embeddings = {name: tuple(keys) for name, keys in found.items()}
+    done = Grouping(reading.formats, reading.kinds).group(rest, file.tensors)
+    if not done.groups and not done.problems:
+        raise NotALoraError(_no_adapter(path, file, embeddings))
+    configs, beside = read_configs(file.metadata, path), config_beside(path)
+    layers = tuple(_layers(file, done.groups, configs, beside, done.problems))
+    guessed = layers and not configs and beside is None
+    if guessed and all(layer.format.name == _PEFT and layer.alpha is None for layer in layers):
+        done.problems.append(Problem(_NO_CONFIG))
+    unknown = tuple(sorted(done.unknown))
+    problems = tuple(done.problems)
+    return LoraFile(path, file.data, file.tensors, layers, unknown, file.metadata, file.size, embeddings, problems)
+
+
+class _Sizes(NamedTuple):
+    """What a layer's shapes come to; layers of equal shapes, of which a model has but a few, share it."""
+
+    shapes: Shapes
+    rank: int
+    delta_shape: Shape
+
+
+def _layers(
+    file: TensorFile,
+    groups: Mapping[str, Group],
+    configs: Mapping[str, AdapterConfig],
+    beside: AdapterConfig | None,
+    problems: list[Problem],
+) -> list[LoraLayer]:
+    alphas = _alphas(file, groups, problems)
     layers: list[LoraLayer] = []
-    configs = read_configs(file.metadata, path)
-    alphas = {stem: keys[ALPHA] for stem, keys in groups.items() if ALPHA in keys}
-    alpha_values = dict(zip(alphas, file.scalars(alphas.values()), strict=True))
-    for stem, keys in groups.items():
-        component = key_format.component_of(stem)
-        kind = next((known for known in kinds if known.required <= keys.keys()), None)
-        if component is None or kind is None:
-            unknown.extend(keys.values())
-        else:
-            config = configs.get(component)
-            layers.append(_layer(file, stem, component, kind, keys, alpha_values.get(stem), config))
-    if not layers:
-        for stem, keys in groups.items():
-            if key_format.component_of(stem):
-                raise CorruptFileError(f"{path}: {stem} has {', '.join(keys.values())}, but not what belongs to it")
-        raise UnknownFormatError(
-            f"{path} looks like an adapter, but its keys follow no layout lorakit knows: {_examples(file)}"
-        )
-    return LoraFile(path, key_format, tuple(layers), tuple(sorted(unknown)), file.metadata, file.size)
+    known: dict[tuple[object, ...], _Sizes] = {}
+    for stem, group in groups.items():
+        named = (configs[name] for name in group.components if name in configs)
+        config = beside or next(named, configs.get(""))
+        previous: LoraLayer | None = None
+        for kind, keys in group.parts:
+            sort = (id(kind), *((role, file.tensors[key].shape) for role, key in keys.items()))
+            try:
+                _require_values(kind, keys, file.tensors)
+                if config and config.dora and kind.name == _PLAIN:
+                    raise ValueError("its settings say DoRA, but the file has no magnitude for it; it is incomplete")
+                sizes = known.get(sort)
+                if sizes is None:
+                    shapes = {role: file.tensors[key].shape for role, key in keys.items()}
+                    sizes = known[sort] = _Sizes(shapes, kind.rank(shapes), kind.delta_shape(shapes))
+                layer = _layer(stem, group, kind, keys, sizes, alphas.get(stem), config, previous)
+            except ValueError as error:
+                problems.append(Problem(f"{shown(stem)}: {error}", fatal=True))
+                continue
+            previous = previous or layer
+            layers.append(layer)
+    return layers
 
 
-def _group(file: TensorFile, kinds: Sequence[Kind]) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """Group keys by stem: stem -> role -> key, and the keys that end in no known suffix."""
-    roles = {suffix: role for kind in kinds for suffix, role in kind.suffixes.items()} | {ALPHA: ALPHA}
-    groups: dict[str, dict[str, str]] = {}
-    unknown: list[str] = []
-    for key in file.tensors:
-        parts = key.split(".")
-        for cut in range(1, len(parts)):
-            role = roles.get(".".join(parts[cut:]))
-            if role:
-                keys = groups.setdefault(".".join(parts[:cut]), {})
-                if role in keys:
-                    raise CorruptFileError(f"{file.path}: {keys[role]} and {key} are the same part of one layer")
-                keys[role] = key
-                break
-        else:
-            unknown.append(key)
-    # An alpha alone is no layer, and a base checkpoint may have a tensor of that name.
-    for stem in [stem for stem, keys in groups.items() if keys.keys() == {ALPHA}]:
-        unknown.append(groups.pop(stem)[ALPHA])
-    return groups, unknown
+def _require_values(kind: Kind, keys: Mapping[str, str], tensors: Mapping[str, TensorInfo]) -> None:
+    """Refuse factors that are no floating numbers: quantized, they mean something only with scales of their own."""
+    for role, key in keys.items():
+        if role not in kind.whole_numbers and tensors[key].dtype not in FLOATS:
+            raise ValueError(f"{key} is {tensors[key].dtype}, which are no values but quantized ones")
 
 
-def _require_whole_layers(path: Path, groups: Mapping[str, object], unknown: Sequence[str]) -> None:
-    """Refuse a layer with a part that is not understood: DoRA's magnitude left out is another change."""
-    for key in unknown:
-        parts = key.split(".")
-        for cut in range(1, len(parts)):
-            stem = ".".join(parts[:cut])
-            if stem in groups:
-                raise UnknownFormatError(
-                    f"{path}: {stem} has {'.'.join(parts[cut:])} beside its factors, an algorithm lorakit does not "
-                    "know; nothing is applied by halves"
-                )
+def _alphas(file: TensorFile, groups: Mapping[str, Group], problems: list[Problem]) -> dict[str, float]:
+    stems = {group.alpha: stem for stem, group in groups.items() if group.alpha}
+    try:
+        return dict(zip(stems.values(), file.scalars(stems), strict=True))
+    except CorruptFileError:
+        alphas: dict[str, float] = {}
+        for key, stem in stems.items():
+            try:
+                alphas[stem] = file.scalars([key])[0]
+            except CorruptFileError as error:
+                problems.append(Problem(str(error).removeprefix(f"{file.path}: "), fatal=True))
+        return alphas
 
 
 def _layer(
-    file: TensorFile,
     stem: str,
-    component: str,
+    group: Group,
     kind: Kind,
     keys: Mapping[str, str],
+    sizes: _Sizes,
     alpha: float | None,
     config: AdapterConfig | None,
+    beside: LoraLayer | None,
 ) -> LoraLayer:
-    shapes = {role: file.tensors[key].shape for role, key in keys.items() if role != ALPHA}
-    try:
-        rank = kind.rank(shapes)
-        kind.delta_shape(shapes)
-    except ValueError as error:
-        raise CorruptFileError(f"{file.path}: {stem}: {error}") from error
-    # Per layer, never one for the file; a missing alpha means scale 1.
-    scale = 1.0
+    shapes, rank, delta_shape = sizes
+    if kind.shares_scale and beside:
+        rank, alpha, scale = beside.rank, beside.alpha, beside.scale
+    else:
+        # Per layer, never one for the file; a missing alpha means scale 1.
+        configured = None
+        if alpha is None and config is not None:
+            module = group.format.body(stem)
+            alpha = config.alpha_of(module)
+            if kind.scale is alpha_over_rank or config.always_scales:
+                configured = config.scale_of(module, rank)
+        scale = kind.scale(alpha, rank, shapes) if configured is None else configured
+    optional = beside is not None and kind in beside.kind.beside
+    settings: Settings = config.settings if config else {}
     if alpha is not None:
-        scale = alpha / rank
-    elif config is not None:
-        module = stem.removeprefix(component + ".")
-        alpha, configured = config.alpha_of(module), config.scale_of(module, rank)
-        scale = 1.0 if configured is None else configured
-    return LoraLayer(stem, component, kind, keys, shapes, rank, alpha, scale)
+        settings = {**settings, ALPHA: alpha}
+    return LoraLayer(
+        stem, group.format, group.components, kind, keys, shapes, rank, alpha, scale, settings, delta_shape, optional
+    )
 
 
-def _examples(file: TensorFile) -> str:
-    names = sorted(file.tensors)
-    return f"it has {len(names)} tensors" + (f", such as {', '.join(names[:2])}" if names else "")
+def _no_adapter(path: Path, file: TensorFile, embeddings: Mapping[str, object]) -> str:
+    if embeddings:
+        names = ", ".join(shown(name, 80) for name in list(embeddings)[:5])
+        return (
+            f"{path} is a textual inversion ({names}), not a LoRA; load it with diffusers' load_textual_inversion, "
+            "or put it into the embeddings folder of your program"
+        )
+    names = ", ".join(shown(name) for name in sorted(file.tensors)[:2])
+    count = len(file.tensors)
+    return f"{path} holds no adapter: it has {count} tensors" + (f", such as {names}" if names else "")

@@ -3,22 +3,16 @@
 https://github.com/huggingface/diffusers/blob/main/src/diffusers/loaders/lora_base.py
 """
 
-from lorakit_cli.core.lora_file import KeyFormat
+from lorakit_cli.core.key_format import prefixed
 
-_COMPONENTS = frozenset(
+DIFFUSERS = prefixed(
+    "diffusers",
     {
-        "unet", "transformer", "transformer_2", "prior", "text_encoder", "text_encoder_2", "text_encoder_3",
-    }
+        f"{component}.": (component,)
+        for component in (
+            "unet", "transformer", "transformer_2", "prior", "connectors", "text_conditioner",
+            "text_encoder", "text_encoder_2", "text_encoder_3", "text_encoder_4",
+        )
+    },
+    flat=False,
 )  # fmt: skip
-
-
-def _component_of(stem: str) -> str | None:
-    component, dot, _ = stem.partition(".")
-    return component if dot and component in _COMPONENTS else None
-
-
-def _stems(component: str, module: str) -> tuple[str, ...]:
-    return (f"{component}.{module}",)
-
-
-DIFFUSERS = KeyFormat("diffusers", _component_of, _stems)

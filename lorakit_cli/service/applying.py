@@ -6,7 +6,8 @@ import torch
 
 from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.delta import add_delta, delta
-from lorakit_cli.core.plan import Plan, Target, Term
+from lorakit_cli.core.matching import Part, Target
+from lorakit_cli.core.plan import Plan, Term
 from lorakit_cli.errors import LoraFileError
 from lorakit_cli.service.pipeline import LiveComponent
 from lorakit_cli.service.tensors import TensorReader
@@ -36,10 +37,14 @@ class FusedWeights:
         changed = {target: terms for target, terms in wanted.items() if self._applied.get(target) != terms}
         finite: list[torch.Tensor] = []
         with TensorReader(self._pipeline.device) as reader:
+
+            def load_base(part: Part) -> torch.Tensor:
+                return self._read_base(reader, part.target)
+
             for target, terms in changed.items():
                 parameter = self._component(target).parameter(target.tensor)
                 stored = self._read_base(reader, target)
-                value = add_delta(stored, delta(terms, stored.shape, reader.factors), parameter.dtype)
+                value = add_delta(stored, delta(terms, stored.shape, reader.factors, load_base), parameter.dtype)
                 finite.append(torch.isfinite(value).all())
                 parameter.copy_(value)
                 self._applied[target] = terms
@@ -73,5 +78,5 @@ class FusedWeights:
         return self._live[target.component]
 
     def _read_base(self, reader: TensorReader, target: Target) -> torch.Tensor:
-        file = self._base.components[target.component].tensors[target.tensor].file
+        file = self._base.components[target.component].tensors[target.tensor].local_file
         return reader.read(file, target.tensor)

@@ -4,13 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lorakit_cli.core.adapter_spec import AdapterSpec
-from lorakit_cli.core.architectures import adapter_family
 from lorakit_cli.core.base_index import BaseIndex
+from lorakit_cli.core.families import adapter_family
 from lorakit_cli.core.plan import PlannedAdapter, build_plan
+from lorakit_cli.core.triggers import read_triggers
 from lorakit_cli.errors import LorakitError, MatchError
-from lorakit_cli.service.planning import open_adapter, open_base
+from lorakit_cli.service.bases import open_base
+from lorakit_cli.service.reading import open_adapter
 from lorakit_cli.sources.library import Library, LibraryEntry, open_library
 from lorakit_cli.sources.local import FoundAdapter, find_adapter, find_adapters
+from lorakit_cli.sources.sidecar import read_side_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +45,23 @@ class ListReport:
     adapters: tuple[ListedAdapter, ...]
 
 
-def list_adapters(base: str | None = None, specs: Sequence[AdapterSpec] = ()) -> ListReport:
+def list_adapters(
+    base: str | None = None, specs: Sequence[AdapterSpec] = (), *, allow_pickle: bool = False
+) -> ListReport:
     """List the adapters named, else all of the library. Raises LorakitError for a name, base or library that fails."""
     library = open_library()
     if specs:
         found = find_adapters(specs, library)
         theirs = open_base(base, library, found)
-        return ListReport(str(theirs.path), tuple(_listed(adapter, theirs) for adapter in found))
+        return ListReport(theirs.label, tuple(_listed(adapter, theirs, allow_pickle) for adapter in found))
     index = open_base(base, library) if base else None
-    listed = [_entry(entry, library, index) for _, entry in sorted(library.entries.items())]
-    return ListReport(str(index.path) if index else None, tuple(listed))
+    listed = [_entry(entry, library, index, allow_pickle) for _, entry in sorted(library.entries.items())]
+    return ListReport(index.label if index else None, tuple(listed))
 
 
-def _entry(entry: LibraryEntry, library: Library, base: BaseIndex | None) -> ListedAdapter:
+def _entry(entry: LibraryEntry, library: Library, base: BaseIndex | None, allow_pickle: bool) -> ListedAdapter:
     try:
-        return _listed(find_adapter(AdapterSpec(entry.name), library), base)
+        return _listed(find_adapter(AdapterSpec(entry.name), library), base, allow_pickle)
     except LorakitError as error:
         # One broken file must not hide the others.
         weight = 1.0 if entry.weight is None else entry.weight
@@ -65,8 +70,8 @@ def _entry(entry: LibraryEntry, library: Library, base: BaseIndex | None) -> Lis
         )
 
 
-def _listed(adapter: FoundAdapter, base: BaseIndex | None) -> ListedAdapter:
-    file = open_adapter(adapter.path)
+def _listed(adapter: FoundAdapter, base: BaseIndex | None, allow_pickle: bool) -> ListedAdapter:
+    file = open_adapter(adapter.path, allow_pickle=allow_pickle)
     touches: dict[str, int] | None = None
     problem = None
     if base:
@@ -82,7 +87,7 @@ def _listed(adapter: FoundAdapter, base: BaseIndex | None) -> ListedAdapter:
         file.kinds,
         file.ranks,
         adapter.weight,
-        adapter.triggers or file.triggers,
+        adapter.triggers or read_triggers(file.metadata, read_side_files(file.path)).best,
         file.size,
         len(file.layers),
         touches,

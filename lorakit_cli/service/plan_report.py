@@ -2,14 +2,16 @@
 
 from dataclasses import dataclass
 
-from lorakit_cli.core.architectures import adapter_family, base_family
 from lorakit_cli.core.block_scales import ResolvedScale
+from lorakit_cli.core.families import adapter_family, base_family
 from lorakit_cli.core.plan import Plan, PlannedAdapter
+from lorakit_cli.core.two_denoisers import only_the_first
+from lorakit_cli.service.unmatched_part import UnmatchedPart
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterPlan:
-    """One adapter in a plan; `matched` counts layers by component."""
+    """One adapter in a plan; `matched` counts layers by component, `remark` says where it might not be meant to go."""
 
     name: str
     path: str
@@ -21,16 +23,7 @@ class AdapterPlan:
     matched: dict[str, int]
     strengths: tuple[float, float]
     block_scales: tuple[ResolvedScale, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class UnmatchedPart:
-    """A layer or key that changes nothing."""
-
-    adapter: str
-    key: str
-    reason: str
-    nearest: str | None
+    remark: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +43,7 @@ def report_plan(plan: Plan) -> PlanReport:
     for target, _ in plan.changes():
         changed[target.component] = changed.get(target.component, 0) + 1
     return PlanReport(
-        str(plan.base.path),
+        plan.base.label,
         base_family(plan.base),
         tuple(_adapter(plan, adapter) for adapter in plan.adapters),
         changed,
@@ -72,4 +65,5 @@ def _adapter(plan: Plan, adapter: PlannedAdapter) -> AdapterPlan:
         plan.matched(adapter.name),
         (min(strengths), max(strengths)),
         tuple(scales.resolved()) if scales else (),
+        only_the_first(plan.base, plan.matches[adapter.name]),
     )

@@ -2,18 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from lorakit_cli.core.adapter_spec import AdapterSpec
-from lorakit_cli.core.base_index import BaseIndex, read_base_index
 from lorakit_cli.core.block_scales import BlockScales
-from lorakit_cli.core.lora_file import LoraFile, read_lora_file
 from lorakit_cli.core.plan import Plan, PlannedAdapter, build_plan
-from lorakit_cli.errors import BlockScalesError, CorruptFileError, LoraFileError, did_you_mean
-from lorakit_cli.formats import FORMATS
-from lorakit_cli.kinds import KINDS
+from lorakit_cli.errors import BlockScalesError, did_you_mean
+from lorakit_cli.service.bases import open_base
+from lorakit_cli.service.reading import open_adapter
 from lorakit_cli.sources.library import Library, open_library
-from lorakit_cli.sources.local import FoundAdapter, find_adapters, find_base
+from lorakit_cli.sources.local import FoundAdapter, find_adapters
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,21 +21,6 @@ class Planned:
     found: tuple[FoundAdapter, ...]
 
 
-def open_adapter(path: Path) -> LoraFile:
-    """Read an adapter file's header with every layout and algorithm lorakit knows. Raises LoraFileError."""
-    if path.suffix.lower() != ".safetensors":
-        raise LoraFileError(f"{path}: only .safetensors adapters are read")
-    try:
-        return read_lora_file(path, FORMATS, KINDS)
-    except OSError as error:
-        raise CorruptFileError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def open_base(asked: str | None, library: Library, found: Sequence[FoundAdapter] = ()) -> BaseIndex:
-    """Index the base asked for, or the one that follows from library and adapters. Raises BaseModelError."""
-    return read_base_index(find_base(asked, library, found))
-
-
 def make_plan(
     base: str | None,
     specs: Sequence[AdapterSpec],
@@ -46,9 +28,14 @@ def make_plan(
     scale: float = 1.0,
     block_scales: Mapping[str, BlockScales] | None = None,
     strict: bool = False,
+    allow_pickle: bool = False,
+    to_load: bool = False,
     library: Library | None = None,
 ) -> Planned:
-    """Plan what the adapters do to the base. Raises LorakitError for all that is wrong with the request."""
+    """Plan what the adapters do to the base. Raises LorakitError for all that is wrong with the request.
+
+    `to_load`: the plan is for a base whose weights are to be loaded; UnsupportedError where they cannot be.
+    """
     library = library or open_library()
     found = tuple(find_adapters(specs, library))
     scales = dict(block_scales or {})
@@ -58,9 +45,14 @@ def make_plan(
             near = did_you_mean(name, names) or "."
             known = f"The adapters are {', '.join(names)}" if names else "No adapter is active"
             raise BlockScalesError(f"block scales name the adapter {name!r}{near} {known}")
-    index = open_base(base, library, found)
+    index = open_base(base, library, found, to_load=to_load)
     adapters = [
-        PlannedAdapter(adapter.name, open_adapter(adapter.path), adapter.weight, scales.get(adapter.name))
+        PlannedAdapter(
+            adapter.name,
+            open_adapter(adapter.path, allow_pickle=allow_pickle),
+            adapter.weight,
+            scales.get(adapter.name),
+        )
         for adapter in found
     ]
     plan = build_plan(index, adapters, scale)

@@ -12,9 +12,13 @@ from lorakit_cli.core.picture_names import PictureNames
 from lorakit_cli.core.plan import Plan
 from lorakit_cli.core.prompt_tags import split_tags
 from lorakit_cli.core.seeds import choose_seeds
+from lorakit_cli.core.shown import shown
+from lorakit_cli.core.triggers import read_triggers
+from lorakit_cli.core.two_denoisers import only_the_first
 from lorakit_cli.errors import OptionError
 from lorakit_cli.service.planning import Planned, make_plan
 from lorakit_cli.sources.library import open_library
+from lorakit_cli.sources.sidecar import read_side_files
 
 _DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d{1,3})?", re.ASCII)
 
@@ -38,6 +42,8 @@ class GenerateRequest:
     overwrite: bool = False
     attach: bool = False
     strict: bool = False
+    allow_pickle: bool = False
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,8 @@ def prepare(request: GenerateRequest) -> Prepared:
         scale=request.scale,
         block_scales=request.block_scales,
         strict=request.strict,
+        allow_pickle=request.allow_pickle,
+        to_load=not request.dry_run,
         library=library,
     )
     base = planned.plan.base
@@ -85,12 +93,17 @@ def _warnings(planned: Planned, prompt: str) -> list[str]:
     for adapter, source in zip(planned.plan.adapters, planned.found, strict=True):
         missed = [part for part in planned.plan.unmatched if part.adapter == adapter.name]
         if missed:
-            first = f"{missed[0].stem}: {missed[0].reason}"
+            first = f"{shown(missed[0].stem)}: {missed[0].reason}"
             found.append(
                 f"{len(missed)} layers or keys of {adapter.name} have no effect on this base, first {first}; "
                 "--dry-run lists them, --strict refuses"
             )
-        triggers = source.triggers or adapter.file.triggers
+        remark = only_the_first(planned.plan.base, planned.plan.matches[adapter.name])
+        if remark:
+            found.append(f"{adapter.name}: {remark}")
+        file = adapter.file
+        # Words that training data only suggest are no reason to warn.
+        triggers = source.triggers or read_triggers(file.metadata, read_side_files(file.path)).stated
         if triggers and adapter.weight and not any(word.lower() in prompt.lower() for word in triggers):
             found.append(f"the prompt has no trigger word of {adapter.name}: {', '.join(triggers)}")
     return found

@@ -10,7 +10,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lorakit_cli.core.lora_file import ALPHA
+from lorakit_cli.core.base_index import BaseIndex
+from lorakit_cli.core.lora_file import LoraLayer
+from lorakit_cli.core.matching import Part
 from lorakit_cli.core.plan import Term
 from lorakit_cli.errors import CorruptFileError
 
@@ -31,20 +33,32 @@ class TensorReader:
     ) -> None:
         self._stack.close()
 
-    def read(self, path: Path, name: str) -> Tensor:
-        """Read one tensor. Raises CorruptFileError where the file has changed since its header was read."""
+    def read(self, path: Path, name: str, rows: tuple[int, int] | None = None) -> Tensor:
+        """Read one tensor or some of its rows. Raises CorruptFileError where the file has changed since its header."""
         try:
             if path not in self._files:
                 self._files[path] = self._stack.enter_context(safe_open(path, framework="pt", device=self._device))
-            tensor: Tensor = self._files[path].get_tensor(name)
+            file = self._files[path]
+            tensor: Tensor = file.get_tensor(name) if rows is None else file.get_slice(name)[rows[0] : rows[1]]
         except (SafetensorError, OSError) as error:
             raise CorruptFileError(f"{path}: {name} cannot be read: {error}") from error
         return tensor
 
     def factors(self, term: Term) -> Mapping[str, Tensor]:
         """Read the factors of a term, by role. Raises CorruptFileError where they are not those of the plan."""
-        factors = {role: self.read(term.file, key) for role, key in term.layer.keys.items() if role != ALPHA}
+        return self.layer(term.file, term.layer)
+
+    def layer(self, path: Path, layer: LoraLayer) -> Mapping[str, Tensor]:
+        """Read the factors of a layer, by role. Raises CorruptFileError where they have changed since."""
+        factors = {role: self.read(path, key) for role, key in layer.keys.items()}
         for role, factor in factors.items():
-            if tuple(factor.shape) != term.layer.shapes[role]:
-                raise CorruptFileError(f"{term.file} has changed since it was planned: {term.layer.keys[role]}")
+            if tuple(factor.shape) != layer.shapes[role]:
+                raise CorruptFileError(f"{path} has changed since its header was read: {layer.keys[role]}")
         return factors
+
+    def part(self, base: BaseIndex, part: Part) -> Tensor:
+        """Read the part of the base that a layer changes, its rows in the layer's order."""
+        file = base.components[part.target.component].tensors[part.target.tensor].local_file
+        rows = self.read(file, part.target.tensor, part.into)
+        rows = rows.T if part.transposed else rows
+        return torch.cat(rows.chunk(2)[::-1]) if part.swapped else rows

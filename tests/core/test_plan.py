@@ -4,11 +4,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lorakit_cli.core.base_index import read_base_index
 from lorakit_cli.core.block_scales import parse_block_scales
+from lorakit_cli.core.local_folder import read_base_index
 from lorakit_cli.core.plan import PlannedAdapter, Target, build_plan
 from lorakit_cli.errors import BaseModelError, NothingMatchedError, UnmatchedLayersError, WrongBaseError
-from lorakit_cli.service.planning import open_adapter
+from lorakit_cli.service.reading import open_adapter
 from tests.tiny import build_pipeline, rewrite, save_adapter
 
 
@@ -97,7 +97,7 @@ def test_an_adapter_of_another_family_is_refused_though_some_layers_would_fit(in
     with pytest.raises(WrongBaseError) as caught:
         plan_of(index, path)
     assert str(caught.value) == (
-        "adapter ink does not fit tiny-base: it is made for lorakit demo (text features 96 wide), "
+        "adapter ink does not fit tiny-base: this adapter is for lorakit demo (attn2 input 96); "
         "the base is another UNet (32); try another --base"
     )
 
@@ -109,8 +109,9 @@ def test_nothing_matched(index, adapters, tmp_path):
     path = rewrite(adapters / "wash.safetensors", tmp_path / "moved.safetensors", move)
     with pytest.raises(NothingMatchedError) as caught:
         plan_of(index, path)
-    assert "ink changes nothing in tiny-base: it is made for a diffusion transformer, the base is another UNet" in str(
-        caught.value
+    assert str(caught.value).startswith(
+        "adapter ink does not fit tiny-base: this adapter is for a diffusion transformer; the base is another UNet; "
+        "nothing matches (transformer.transformer_blocks.0."
     )
 
 

@@ -7,14 +7,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lorakit_cli.architectures import ARCHITECTURES
 from lorakit_cli.core.adapter_spec import AdapterSpec
-from lorakit_cli.core.architectures import adapter_family
-from lorakit_cli.core.base_index import read_base_index
+from lorakit_cli.core.families import adapter_family
+from lorakit_cli.core.local_folder import read_base_index
 from lorakit_cli.core.plan import PlannedAdapter, build_plan
 from lorakit_cli.errors import WrongBaseError
 from lorakit_cli.service.applying import FusedWeights
 from lorakit_cli.service.pipeline import open_pipeline
-from lorakit_cli.service.planning import make_plan, open_adapter
+from lorakit_cli.service.planning import make_plan
+from lorakit_cli.service.reading import open_adapter
 from tests.sparse import sparse_base, write_sparse
 
 KEYS = Path(__file__).parent.parent / "data" / "keys"
@@ -23,7 +25,10 @@ KEYS = Path(__file__).parent.parent / "data" / "keys"
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sparse")
-    return {family: read_base_index(sparse_base(folder / family, family)) for family in ("sd15", "sdxl")}
+    return {
+        family: read_base_index(sparse_base(folder / family, family), architectures=ARCHITECTURES)
+        for family in ("sd15", "sdxl")
+    }
 
 
 def file_of(name, tmp_path):
@@ -43,18 +48,21 @@ def entries(tensors):
         ("kohya_sd15", "sd15", "SD1.x", {0.5}),
         ("kohya_sd15_locon", "sd15", "SD1.x", {0.5, 1.0}),
         ("kohya_sdxl", "sdxl", "SDXL", {0.5}),
+        ("lycoris_sd15_locon_dora", "sd15", "SD1.x", {0.5}),
+        ("lycoris_sd15_loha", "sd15", "SD1.x", {0.5}),
+        ("lycoris_sd15_lokr", "sd15", "SD1.x", {0.5}),
     ],
 )
 def test_real_key_lists_match_completely(bases, tmp_path, name, family, made_for, scales):
     file = file_of(name, tmp_path)
-    assert (file.format.name, file.unknown_keys) == ("kohya", ())
+    assert ([layout.name for layout in file.formats], file.unknown_keys) == (["kohya"], ())
     assert {layer.scale for layer in file.layers} == scales
     assert adapter_family(file) == made_for
     plan = build_plan(bases[family], [PlannedAdapter("k", file, 1.0)])
     assert plan.unmatched == ()
     assert sum(plan.matched("k").values()) == len(file.layers)
     other = bases["sdxl" if family == "sd15" else "sd15"]
-    with pytest.raises(WrongBaseError, match=rf"it is made for {made_for} \(text features \d+ wide\), the base is SD"):
+    with pytest.raises(WrongBaseError, match=rf"this adapter is for {made_for} \(attn2 input \d+\); the base is SD"):
         build_plan(other, [PlannedAdapter("k", file, 1.0)])
 
 

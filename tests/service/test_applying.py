@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from lorakit_cli.core.adapter_spec import AdapterSpec
 from lorakit_cli.core.block_scales import parse_block_scales
-from lorakit_cli.errors import LoraFileError
+from lorakit_cli.errors import LoraFileError, UnsupportedError
 from lorakit_cli.service.applying import FusedWeights
 from lorakit_cli.service.attaching import attach
 from lorakit_cli.service.pipeline import choose_device, open_pipeline
@@ -186,6 +186,20 @@ def test_attached_and_fused_give_one_picture_within_rounding(base, adapters):
     for name, layer in layers:
         merged = layer.base_layer.weight + sum(layer.get_delta_weight(adapter) for adapter in layer.lora_A)
         assert torch.allclose(merged, weights[f"{name}.weight"], atol=1e-5)
+
+
+def test_a_layer_that_peft_does_not_run_is_not_attached(base, adapters, tmp_path):
+    def embedding(tensors):
+        table = load_file(base / "text_encoder" / "model.safetensors")
+        (name,) = (name for name in table if name.endswith("token_embedding.weight"))
+        tokens, width = table[name].shape
+        stem = f"text_encoder.{name.removesuffix('.weight')}"
+        return {f"{stem}.lora_A.weight": torch.ones(1, width), f"{stem}.lora_B.weight": torch.ones(tokens, 1)}
+
+    rewrite(adapters / "ink.safetensors", tmp_path / "words.safetensors", embedding)
+    plan = plan_of(base, tmp_path, "words.safetensors")
+    with pytest.raises(UnsupportedError, match=r"token_embedding\.weight, which is no linear layer"):
+        attach(open_pipeline(plan.base, CPU, torch.float32), plan)
 
 
 @pytest.mark.cuda

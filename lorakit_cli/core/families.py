@@ -1,7 +1,8 @@
 """Name the model family that an adapter was made for, or that a base belongs to, from shapes alone."""
 
 from lorakit_cli.core.base_index import BaseIndex
-from lorakit_cli.core.lora_file import LoraFile
+from lorakit_cli.core.kind import ANY
+from lorakit_cli.core.lora_file import LoraFile, LoraLayer
 
 # The width of the text features that cross attention reads tells the families of UNet apart.
 _FAMILIES = {
@@ -50,14 +51,19 @@ def wrong_base(file: LoraFile, base: BaseIndex) -> str | None:
     if theirs is None or ours is None or theirs == ours:
         return None
     return (
-        f"it is made for {family_of_width(theirs)} (text features {theirs} wide), "
+        f"this adapter is for {family_of_width(theirs)} (attn2 input {theirs}); "
         f"the base is {family_of_width(ours)} ({ours})"
     )
 
 
 def _adapter_width(file: LoraFile) -> int | None:
-    layers = (layer for layer in file.layers if layer.component == "unet" and layer.stem.endswith(_CROSS_ATTENTION))
-    return next((layer.delta_shape[1] for layer in layers), None)
+    layers = (layer for layer in file.layers if layer.component == "unet" and _bare(layer).endswith(_CROSS_ATTENTION))
+    widths = (layer.delta_shape[1] for layer in layers if len(layer.delta_shape) > 1)
+    return next((width for width in widths if width != ANY), None)
+
+
+def _bare(layer: LoraLayer) -> str:
+    return layer.format.body(layer.stem)
 
 
 def _base_width(base: BaseIndex) -> int | None:
