@@ -12,6 +12,7 @@
     ├── LoraFileError
     │   ├── CorruptFileError
     │   ├── NotALoraError
+    │   ├── PickleError             a pickle that may not be opened, or not safely
     │   └── UnknownFormatError
     ├── MatchError
     │   ├── WrongBaseError
@@ -79,6 +80,10 @@ class CorruptFileError(LoraFileError):
 
 class NotALoraError(LoraFileError):
     """A well-formed file that holds no adapter."""
+
+
+class PickleError(LoraFileError):
+    """A pickle that was not allowed to be opened, or that asks for more than tensors."""
 
 
 class UnknownFormatError(LoraFileError):
