@@ -23,8 +23,19 @@ BaseOpt = Annotated[
     typer.Option(
         "--base",
         "-b",
-        metavar="FOLDER",
-        help="Diffusers pipeline folder; `demo` is the embedded model.",
+        metavar="BASE",
+        help="Diffusers pipeline folder, single-file checkpoint, or Hub repository owner/name[@revision]; `demo` is "
+        "the embedded model.",
+        show_default=False,
+    ),
+]
+BasesOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--base",
+        "-b",
+        metavar="BASE",
+        help="Base to hold it against, repeatable: a pipeline folder, checkpoint or Hub repository, or `demo`.",
         show_default=False,
     ),
 ]
@@ -38,6 +49,10 @@ LoraOpt = Annotated[
         autocompletion=complete_adapter,
         show_default=False,
     ),
+]
+AllowPickleOpt = Annotated[
+    bool,
+    typer.Option("--allow-pickle", help="Read pickled adapters too, their tensors only; no code of theirs is run."),
 ]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, remarks or warnings.")]

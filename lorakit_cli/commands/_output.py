@@ -1,17 +1,19 @@
 """The only place that prints: reports to stdout, all else to stderr."""
 
-import dataclasses
 import io
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from lorakit_cli.core.shown import shown
 from lorakit_cli.errors import OutputError
 
 _SCHEMA = "lorakit/{}/1"
+# Messages name keys and paths, which strangers choose.
+_LONGEST_MESSAGE = 3000
 
 
 def emit(text: str) -> None:
@@ -20,8 +22,8 @@ def emit(text: str) -> None:
 
 
 def emit_json(schema: str, report: Any) -> None:
-    """Print a report, a dataclass, as exactly one JSON object; in ASCII, which every pipe can carry."""
-    _write(json.dumps({"schema": _SCHEMA.format(schema)} | dataclasses.asdict(report), allow_nan=False) + "\n")
+    """Print a report as exactly one JSON object; in ASCII, which every pipe can carry."""
+    _write(json.dumps({"schema": _SCHEMA.format(schema)} | _plain(report), allow_nan=False) + "\n")
 
 
 def note(text: str) -> None:
@@ -31,17 +33,31 @@ def note(text: str) -> None:
 
 def warn(text: str) -> None:
     """Print a warning to stderr."""
-    _to_stderr(f"warning: {printable(text)}")
+    _to_stderr(f"warning: {printable(shown(text, _LONGEST_MESSAGE))}")
 
 
 def error(text: str) -> None:
     """Print an error to stderr, on one line."""
-    _to_stderr("error: " + printable(" ".join(text.split())))
+    _to_stderr("error: " + printable(shown(" ".join(text.split()), _LONGEST_MESSAGE)))
 
 
 def printable(text: str) -> str:
     """Show text from a file without letting its control characters reach the terminal."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def size_text(size: int | None) -> str:
+    """Write a number of bytes as people do."""
+    if size is None:
+        return "-"
+    return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"
+
+
+def table(rows: list[list[str]]) -> list[str]:
+    """Align rows of text in columns, safe to print."""
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 
 def carry_any_text() -> None:
@@ -64,6 +80,17 @@ def progress_bar(label: str, *, quiet: bool) -> Iterator[Any]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _plain(value: Any) -> Any:
+    """Make dicts of dataclasses and named tuples, and lists of other tuples, however deep they are."""
+    if hasattr(value, "_fields"):
+        return {name: _plain(part) for name, part in zip(value._fields, value, strict=True)}
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _write(text: str) -> None:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from lorakit_cli.commands._options import BaseOpt, JsonOpt, LoraOpt, QuietOpt, VerboseOpt, parse_specs
+from lorakit_cli.commands._options import AllowPickleOpt, BaseOpt, JsonOpt, LoraOpt, QuietOpt, VerboseOpt, parse_specs
 from lorakit_cli.commands._output import emit, emit_json, note, progress_bar, warn
 
 
@@ -42,6 +42,7 @@ def generate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing picture.")] = False,
     attach: Annotated[bool, typer.Option("--attach", help="Run adapters through peft instead of fusing them.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse adapters that match only in part.")] = False,
+    allow_pickle: AllowPickleOpt = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
@@ -71,6 +72,8 @@ def generate(
         overwrite=overwrite,
         attach=attach,
         strict=strict,
+        allow_pickle=allow_pickle,
+        dry_run=dry_run,
     )
     prepared = prepare(request)
     if not quiet:

@@ -1,21 +1,33 @@
-"""Find the file an adapter spec means and the folder a base means, on this machine."""
+"""Find the file an adapter spec means, and the folder, file or Hub repository a base means."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from lorakit_cli.core.adapter_spec import AdapterSpec, is_plain, is_remote, require_distinct
+from lorakit_cli.core.hub_reference import HubReference
 from lorakit_cli.core.user_path import user_path
 from lorakit_cli.demo import BASE
 from lorakit_cli.demo import NAME as EMBEDDED
-from lorakit_cli.errors import AdapterSpecError, BaseModelError, UnknownAdapterError, UnsupportedError, did_you_mean
-from lorakit_cli.sources.library import Library
+from lorakit_cli.errors import (
+    AdapterSpecError,
+    BaseModelError,
+    NotALoraError,
+    UnknownAdapterError,
+    UnsupportedError,
+    did_you_mean,
+)
 
+if TYPE_CHECKING:
+    from lorakit_cli.sources.library import Library
+
+ADAPTER_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+BASE_SUFFIXES = (*ADAPTER_SUFFIXES, ".gguf")
 _CUSTOMARY = "pytorch_lora_weights.safetensors"
+_PEFT, _PEFT_COPY = "adapter_model.safetensors", "adapter_model.bin"
 
 
-@dataclass(frozen=True, slots=True)
-class FoundAdapter:
+class FoundAdapter(NamedTuple):
     """An adapter spec with its file and what the library knows about it."""
 
     name: str
@@ -26,13 +38,13 @@ class FoundAdapter:
     base: str | None = None
 
 
-def find_adapters(specs: Sequence[AdapterSpec], library: Library) -> list[FoundAdapter]:
+def find_adapters(specs: Sequence[AdapterSpec], library: "Library") -> list[FoundAdapter]:
     """Find the file of every spec. Raises UnknownAdapterError, or AdapterSpecError for two of one name."""
     require_distinct(spec.name for spec in specs)
     return [find_adapter(spec, library) for spec in specs]
 
 
-def find_adapter(spec: AdapterSpec, library: Library) -> FoundAdapter:
+def find_adapter(spec: AdapterSpec, library: "Library") -> FoundAdapter:
     """Find the file of one spec; the weight is the spec's, else the library's, else 1."""
     if not is_plain(spec.source):
         return FoundAdapter(spec.name, adapter_path(spec.source), 1.0 if spec.weight is None else spec.weight, "file")
@@ -69,8 +81,47 @@ def _only_file(folder: Path) -> Path:
     raise UnknownAdapterError(f"{folder} holds several adapters, name one: {', '.join(file.name for file in files)}")
 
 
-def find_base(asked: str | None, library: Library, adapters: Sequence[FoundAdapter]) -> Path:
-    """Find the base folder: the one asked for, the library's, the one the adapters agree on, the embedded one."""
+def find_files(source: str, library: "Library | None" = None) -> list[Path]:
+    """Find the adapter files that a word on the command line means: a file, all of a folder, or a library name.
+
+    The library is opened only for a word that can be a name. Raises UnknownAdapterError, also for a folder without
+    any adapter file, NotALoraError for a pipeline folder.
+    """
+    # What is there under this very name is meant, whatever characters the name has.
+    path = user_path(source)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        return _files_in(path)
+    spec = AdapterSpec.parse(source)
+    if not is_plain(spec.source):
+        return [adapter_path(spec.source)]
+    if library is None:
+        from lorakit_cli.sources.library import open_library
+
+        library = open_library()
+    return [find_adapter(spec, library).path]
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """List the adapter files of a folder by name; of peft's two copies of one adapter the safetensors file."""
+    if (folder / "model_index.json").is_file():
+        raise NotALoraError(f"{folder} is a diffusers pipeline, a base and no adapter; give it with --base")
+    try:
+        files = [file for file in folder.iterdir() if file.suffix.lower() in ADAPTER_SUFFIXES and not file.is_dir()]
+    except OSError as error:
+        raise UnknownAdapterError(f"{folder} cannot be read: {error.strerror}") from error
+    if not files:
+        raise UnknownAdapterError(f"{folder} holds no adapter file ({', '.join(ADAPTER_SUFFIXES)})")
+    names = {file.name for file in files}
+    return sorted(file for file in files if not (file.name == _PEFT_COPY and _PEFT in names))
+
+
+def find_base(asked: str | None, library: "Library", adapters: Sequence[FoundAdapter]) -> Path | HubReference:
+    """Find the base: the one asked for, the library's, the one the adapters agree on, the embedded one.
+
+    What is on this machine under the very words wins over the Hub. Raises BaseModelError.
+    """
     wanted = asked or library.base
     if wanted is None:
         bases = sorted({adapter.base for adapter in adapters if adapter.base})
@@ -81,10 +132,22 @@ def find_base(asked: str | None, library: Library, adapters: Sequence[FoundAdapt
     if wanted == EMBEDDED:
         return BASE
     path = user_path(wanted)
-    if path.is_dir():
+    if path.exists():
         return path
-    if path.is_file():
-        raise BaseModelError(f"{wanted} is a file; a base is a diffusers pipeline folder (one with model_index.json)")
+    # A missing file is not looked for on the Hub.
+    on_hub = None if path.suffix.lower() in BASE_SUFFIXES else HubReference.parse(wanted)
+    if on_hub:
+        return on_hub
+    near = beside(path)
     raise BaseModelError(
-        f"there is no base {wanted!r}; give the path of a diffusers pipeline folder, or {EMBEDDED} for the embedded one"
+        f"there is no base {wanted!r}{near}{'' if near else ';'} give the path of a diffusers pipeline folder or "
+        f"checkpoint, a Hub repository as owner/name, or {EMBEDDED} for the embedded one"
     )
+
+
+def beside(path: Path) -> str:
+    """Give a sentence that names what is called alike in the folder of a path that is missing, or nothing."""
+    try:
+        return did_you_mean(path.name, (other.name for other in path.parent.iterdir()))
+    except OSError:
+        return ""

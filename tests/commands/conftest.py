@@ -1,4 +1,6 @@
-"""Run generate on the tiny base."""
+"""Run generate on the tiny base, and inspect with a report that can be read."""
+
+import json
 
 import pytest
 
@@ -9,6 +11,17 @@ def draw(lorakit, base):
 
     def run(*arguments, prompt="a red heart"):
         return lorakit("generate", "--base", base, "--steps", 2, *arguments, prompt)
+
+    return run
+
+
+@pytest.fixture
+def look(lorakit):
+    """Inspect with --json; give the exit code and the object."""
+
+    def run(*arguments):
+        result = lorakit("inspect", "--json", *arguments)
+        return result.exit_code, json.loads(result.stdout)
 
     return run
 

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from tests.commands.conftest import names
 from tests.tiny import rewrite
@@ -171,7 +172,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(draw, adapters, here):
     assert report["plan"].keys() == {"base", "architecture", "adapters", "changed", "unmatched"}
     assert report["plan"]["adapters"][0].keys() == {
         "name", "path", "architecture", "algorithms", "ranks", "weight", "layers", "matched", "strengths",
-        "block_scales",
+        "block_scales", "remark",
     }  # fmt: skip
     assert (report["schema"], report["plan"]["changed"]) == (
         "lorakit/generate-plan/1",
@@ -201,6 +202,16 @@ def test_missing_triggers_are_said(draw, adapters):
     assert "warning: the prompt has no trigger word of a: ink style" in draw("-l", "a", "--dry-run").stderr
     assert draw("-l", "a", "--dry-run", prompt="a heart, Ink Style").stderr == ""
     assert draw("-l", "a", "--dry-run", "-q").stderr == ""
+
+
+def test_triggers_that_are_only_suggested_are_no_reason_to_warn(draw, adapters, here):
+    metadata = {"ss_tag_frequency": json.dumps({"10_tok": {"tok": 20}}), "ss_dataset_dirs": "{}"}
+    save_file(load_file(adapters / "ink.safetensors"), here / "a.safetensors", metadata)
+    assert "trigger" not in draw("-l", "./a.safetensors", "--dry-run").stderr
+    (here / "a.civitai.info").write_text(json.dumps({"trainedWords": ["civ word"]}))
+    warning = "warning: the prompt has no trigger word of a: civ word"
+    assert warning in draw("-l", "./a.safetensors", "--dry-run").stderr
+    assert warning not in draw("-l", "./a.safetensors", "--dry-run", prompt="a Civ word").stderr
 
 
 def test_names_that_torch_itself_uses_can_be_attached(draw, adapters):

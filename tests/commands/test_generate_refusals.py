@@ -13,7 +13,7 @@ BAD = {
     "nan": (["-l", "toy:nan"], 2, "not a finite number"),
     "no source": (["-l", ":1"], 2, "adapter ':1' names no source"),
     "one name twice": (["-l", "toy", "-l", "toy:1"], 2, "two adapters are called 'toy'"),
-    "no LoRA": (["-l", "{base}/unet/diffusion_pytorch_model.safetensors"], 1, "holds no adapter"),
+    "no LoRA": (["-l", "{base}/unet/diffusion_pytorch_model.safetensors"], 1, "the weights of a whole model"),
     "unknown base": (["--base", "nowhere"], 1, "there is no base 'nowhere'"),
     "block scales": (["-l", "{ink}", "--block-scales", "{{"], 2, "not valid JSON"),
     "block scales of nobody": (["-l", "{ink}", "--block-scales", "inc={{}}"], 2, "adapter 'inc'; did you mean ink?"),
@@ -87,7 +87,7 @@ def test_an_adapter_for_another_base(lorakit, draw, tmp_path):
     path = save_adapter(tmp_path / "other.safetensors", seed=1, width=96, targets=["attn2.to_k"], text=False)
     result = draw("-l", path)
     assert result.exit_code == 1
-    assert "it is made for lorakit demo (text features 96 wide), the base is another UNet (32)" in result.stderr
+    assert "this adapter is for lorakit demo (attn2 input 96); the base is another UNet (32)" in result.stderr
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that even root cannot write to")

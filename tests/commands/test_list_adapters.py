@@ -1,6 +1,6 @@
 import json
 
-from tests.tiny import save_adapter
+from tests.tiny import rewrite, save_adapter
 
 
 def test_the_library(lorakit, adapters, here):
@@ -38,7 +38,7 @@ def test_what_each_touches_in_a_base(lorakit, base, adapters, here, tmp_path):
     assert rows["ink"]["touches"] == {"text_encoder": 8, "unet": 180}
     assert rows["wash"]["touches"] == {"unet": 132}
     assert rows["other"]["touches"] == {}
-    assert "made for lorakit demo" in rows["other"]["problem"]
+    assert "this adapter is for lorakit demo" in rows["other"]["problem"]
     lines = lorakit("list-adapters", "--base", base).stdout.splitlines()
     assert "text_encoder 8, unet 180" in lines[1]
     assert "nothing" in lines[2]
@@ -70,3 +70,11 @@ def test_hostile_metadata_does_not_reach_the_terminal(lorakit, here):
     result = lorakit("list-adapters")
     assert "\x1b" not in result.stdout
     assert "[31mred" in result.stdout
+
+
+def test_triggers_of_files_beside_an_adapter_are_shown(lorakit, adapters, here):
+    rewrite(adapters / "ink.safetensors", here / "a.safetensors", lambda tensors: tensors)
+    (here / "a.civitai.info").write_text(json.dumps({"trainedWords": ["civ word"]}))
+    (here / "lorakit.toml").write_text('adapters_dir = "."')
+    rows = {row["name"]: row for row in json.loads(lorakit("list-adapters", "--json").stdout)["adapters"]}
+    assert rows["a"]["triggers"] == ["civ word"]

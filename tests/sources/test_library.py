@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from lorakit_cli.core.adapter_spec import AdapterSpec
+from lorakit_cli.core.hub_reference import HubReference
 from lorakit_cli.errors import AdapterSpecError, BaseModelError, LibraryError, UnknownAdapterError, UnsupportedError
 from lorakit_cli.sources.library import open_library
 from lorakit_cli.sources.local import BASE, find_adapter, find_adapters, find_base
@@ -195,6 +196,49 @@ def test_two_of_one_name(here):
         find_adapters(specs, open_library())
 
 
+@pytest.mark.parametrize(
+    ("text", "repo", "revision"),
+    [
+        ("owner/name", "owner/name", None),
+        ("hf:owner/name", "owner/name", None),
+        ("black-forest-labs/FLUX.1-dev@main", "black-forest-labs/FLUX.1-dev", "main"),
+        ("hf:owner/name@refs/pr/3", "owner/name", "refs/pr/3"),
+    ],
+)
+def test_a_base_on_the_hub(here, text, repo, revision):
+    assert find_base(text, open_library(), []) == HubReference(repo, revision)
+    write(f'base = "{text}"')
+    assert find_base(None, open_library(), []) == HubReference(repo, revision)
+
+
+def test_what_is_on_this_machine_wins_over_the_hub(here):
+    assert find_base("owner/name", open_library(), []) == HubReference("owner/name")
+    (here / "owner" / "name").mkdir(parents=True)
+    assert find_base("owner/name", open_library(), []) == Path("owner/name")
+    assert find_base("hf:owner/name", open_library(), []) == HubReference("owner/name")
+    assert find_base("owner/name@main", open_library(), []) == HubReference("owner/name", "main")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("models/sdxl.safetensors", "there is no base 'models/sdxl.safetensors'; did you mean sdxl-1.0.safetensors?"),
+        ("models/sd1.ckpt", "there is no base 'models/sd1.ckpt'; give the path of a diffusers pipeline folder"),
+        ("./models/nothing", "there is no base './models/nothing'; give the path"),
+        ("a/b/c", "there is no base 'a/b/c'; give the path"),
+        ("owner/name@", "there is no base 'owner/name@'; give the path"),
+        ("https://huggingface.co/owner/name", "a Hub repository as owner/name"),
+        ("hf:name", "'hf:name' names no Hub repository, which is written hf:owner/name or hf:owner/name@revision"),
+        ("hf:", "'hf:' names no Hub repository"),
+    ],
+)
+def test_no_base_at_all(here, text, message):
+    write("", "models/sdxl-1.0.safetensors")
+    with pytest.raises(BaseModelError) as caught:
+        find_base(text, open_library(), [])
+    assert message in str(caught.value)
+
+
 def test_which_base(here, base, adapters):
     assert find_base(None, open_library(), []) == BASE
     assert find_base("demo", open_library(), []) == BASE
@@ -204,8 +248,7 @@ def test_which_base(here, base, adapters):
     assert find_base(str(base), open_library(), []) == base
     with pytest.raises(BaseModelError, match="there is no base 'nothing'; give the path"):
         find_base("nothing", open_library(), [])
-    with pytest.raises(BaseModelError, match="is a file; a base is a diffusers pipeline folder"):
-        find_base(str(adapters / "ink.safetensors"), open_library(), [])
+    assert find_base(str(adapters / "ink.safetensors"), open_library(), []) == adapters / "ink.safetensors"
     write(
         f'[adapters.a]\nsource="x.safetensors"\nbase="{base}"\n[adapters.b]\nsource="y.safetensors"\nbase="./other"\n'
     )

@@ -1,0 +1,54 @@
+"""Take text, flags and defaults as they are, without the library that Typer loads to convert any value at all.
+
+Loading pydantic takes as long as all else that a light command does. Numbers and choices that a user gives still go
+through it.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, get_origin
+
+from typer.core import TyperArgument, TyperCommand, TyperOption
+
+
+class LightCommand(TyperCommand):
+    """A command whose text values are not converted."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """Give the parameters, `--help` among them."""
+        return lightened(super().get_params(ctx))
+
+
+def lightened(parameters: list[Any]) -> list[Any]:
+    """Put a light converter in front of Typer's own, for each parameter that has none yet."""
+    for parameter in parameters:
+        # An attribute of the instance goes before the method of the class.
+        if isinstance(parameter, TyperArgument | TyperOption) and "get_runtime_param" not in vars(parameter):
+            light = _Light(parameter.get_runtime_param)
+            setattr(parameter, "get_runtime_param", lambda light=light: light)  # noqa: B010
+    return parameters
+
+
+class _Light:
+    """Converts one parameter's values: what needs no conversion itself, the rest with what `heavy` gives."""
+
+    def __init__(self, heavy: Callable[[], Any]) -> None:
+        self._heavy = heavy
+
+    def coerce(self, value: Any, param: TyperArgument | TyperOption, ctx: Any) -> Any:
+        """Give the value that the command is called with. Raises what Typer does for a bad one."""
+        kind = param.type_descriptor.annotation
+        several = param.nargs == -1 or getattr(param, "multiple", False)
+        if value is None:
+            return () if several else None
+        if kind == list[str] and isinstance(value, tuple | list) and all(type(text) is str for text in value):
+            return list(value)
+        if kind is str and type(value) is str:
+            return value
+        if value is param.default and (kind in (int, float) or _is_choice(kind)):
+            return value
+        return self._heavy().coerce(value, param=param, ctx=ctx)
+
+
+def _is_choice(kind: Any) -> bool:
+    origin: Any = get_origin(kind)
+    return origin is Literal
