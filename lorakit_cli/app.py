@@ -9,8 +9,11 @@ import typer
 from typer.core import TyperGroup
 
 from lorakit_cli import __version__
+from lorakit_cli.commands._light_parsing import LightCommand, lightened
 from lorakit_cli.commands._output import carry_any_text, emit, error, note
+from lorakit_cli.commands.convert import convert
 from lorakit_cli.commands.generate import generate
+from lorakit_cli.commands.inspect import inspect
 from lorakit_cli.commands.list_adapters import list_adapters
 from lorakit_cli.errors import LorakitError, UsageError
 
@@ -19,6 +22,10 @@ INTERRUPTED = 130
 
 class Program(TyperGroup):
     """The command group, whose usage errors end like all others in one line `error: …`."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """Give the options, `--help` among them."""
+        return lightened(super().get_params(ctx))
 
     def main(
         self,
@@ -87,8 +94,10 @@ def lorakit(
     """Apply LoRA adapters to diffusers pipelines: exactly, and said beforehand."""
 
 
-app.command("generate")(reports_errors(generate))
-app.command("list-adapters")(reports_errors(list_adapters))
+app.command("generate", cls=LightCommand)(reports_errors(generate))
+app.command("convert", cls=LightCommand)(reports_errors(convert))
+app.command("inspect", cls=LightCommand)(reports_errors(inspect))
+app.command("list-adapters", cls=LightCommand)(reports_errors(list_adapters))
 
 
 def main() -> None:

@@ -1,0 +1,107 @@
+"""Approximate what is no LoRA by one: the closest of a rank, by truncated singular value decomposition."""
+
+import math
+from collections.abc import Sequence
+from functools import reduce
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lorakit_cli.core.base_index import BaseIndex
+from lorakit_cli.core.delta import layer_delta
+from lorakit_cli.core.held import unheld
+from lorakit_cli.core.kind import ALPHA
+from lorakit_cli.core.lora_file import LoraFile, read_lora_file
+from lorakit_cli.core.matching import Match
+from lorakit_cli.core.private_folder import private_folder
+from lorakit_cli.core.target_layout import TargetLayout
+from lorakit_cli.errors import OutputError, UnsupportedError
+from lorakit_cli.service.convert_report import Approximated
+from lorakit_cli.service.reading import READING
+from lorakit_cli.service.tensors import TensorReader
+
+# Above this the whole decomposition takes seconds a layer, and the randomised one is as close.
+_SMALL = 1024
+_OVERSAMPLED = 16
+_ITERATIONS = 6
+_FLAT = 2
+
+
+def approximate(
+    file: LoraFile, base: BaseIndex, matches: Sequence[Match], target: TargetLayout, rank: int
+) -> tuple[LoraFile, tuple[Approximated, ...]]:
+    """Give the adapter with every layer that the layout cannot hold as a LoRA of at most that rank.
+
+    Layers that change one parameter together are approximated together. Raises UnsupportedError for what is no matrix
+    (norms, biases), or needs the values of a base that has none here.
+    """
+    too_much = {id(match) for match, _ in unheld(base, matches, target)}
+    modules: dict[tuple[str, str], list[Match]] = {}
+    for match in matches:
+        modules.setdefault((match.layer.stem, match.layer.kind.parameter), []).append(match)
+    tensors: dict[str, Tensor] = {}
+    done: list[Approximated] = []
+    with TensorReader(torch.device("cpu")) as reader:
+        for (stem, _), own in modules.items():
+            alpha = f"{stem}.{ALPHA}"
+            if not any(id(match) in too_much for match in own):
+                tensors |= {key: reader.read(file.data, key) for match in own for key in match.layer.keys.values()}
+                if alpha in file.tensors:
+                    tensors.setdefault(alpha, reader.read(file.data, alpha))
+                continue
+            delta = reduce(torch.add, (_delta(reader, file, base, match) for match in own))
+            dtypes = (reader.read(file.data, key).dtype for key in own[0].layer.keys.values())
+            dtype = next((dtype for dtype in dtypes if dtype.is_floating_point), torch.float32)
+            up, down, error = _factors(stem, delta, rank, dtype)
+            tensors |= {f"{stem}.lora_up.weight": up, f"{stem}.lora_down.weight": down}
+            tensors[alpha] = torch.tensor(float(down.shape[0]))
+            kinds = " + ".join(match.layer.kind.name for match in own)
+            done.append(Approximated(stem, kinds, down.shape[0], error))
+    data = private_folder() / "approximated.safetensors"
+    try:
+        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, data, dict(file.metadata))
+    except SafetensorError as error:
+        raise OutputError(f"cannot write {data}: {error}") from error
+    return read_lora_file(file.path, READING, data), tuple(done)
+
+
+def _delta(reader: TensorReader, file: LoraFile, base: BaseIndex, match: Match) -> Tensor:
+    """Compute a layer's delta in fp32, in the shape of what it changes."""
+    layer = match.layer
+    shapes = [base.components[part.target.component].shape(part.parameter) for part in match.parts]
+    if len(shapes[0]) < _FLAT:
+        raise UnsupportedError(f"{layer.stem} is {layer.kind.name} on a vector, which no LoRA can stand for")
+    whole = None
+    if layer.kind.needs_base:
+        if not all(base.components[part.target.component].tensors[part.target.tensor].info.end for part in match.parts):
+            raise UnsupportedError(
+                f"{layer.stem} is {layer.kind.name}, whose change depends on the base; give the base with --base"
+            )
+        whole = torch.cat([reader.part(base, part).float() for part in match.parts])
+    delta = layer_delta(layer, reader.layer(file.data, layer), whole, torch.float32)
+    return delta.reshape(match.parts[-1].stop, *shapes[0][1:])
+
+
+def _factors(stem: str, delta: Tensor, rank: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, float]:
+    """Give up, down and the relative error of the closest product of that rank (Eckart and Young, 1936).
+
+    Both are rounded to `dtype`, and the error is that of what they come to then.
+    """
+    matrix = delta.flatten(1)
+    rank = min(rank, *matrix.shape)
+    if min(matrix.shape) <= _SMALL:
+        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    else:
+        torch.manual_seed(0)
+        left, values, turned = torch.svd_lowrank(matrix, min(rank + _OVERSAMPLED, *matrix.shape), niter=_ITERATIONS)
+        right = turned.T
+    root = values[:rank].sqrt()
+    up, down = (left[:, :rank] * root).to(dtype), (root[:, None] * right[:rank]).to(dtype)
+    size = float(matrix.norm())
+    error = float((matrix - up.float() @ down.float()).norm()) / size if size else 0.0
+    if not math.isfinite(error):
+        raise UnsupportedError(f"the change of {stem} is not finite; `lorakit inspect --scan` says where")
+    ones = [1] * (delta.ndim - _FLAT)
+    return up.reshape(*up.shape, *ones), down.reshape(rank, *delta.shape[1:]), error
