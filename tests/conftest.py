@@ -11,6 +11,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Workers that run side by side must not each take every core; before torch is imported, which reads it then.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +68,24 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bases") / "tiny-base"
     build_pipeline().to(torch.float16).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny pipeline as a single file, in the original names, with what is left of its autoencoder."""
+    import torch
+    from safetensors.torch import save_file
+
+    from tests.checkpoints import DENOISER, hugging_face_tensors, prefixed, unet_tensors
+    from tests.tiny import build_pipeline
+
+    pipeline = build_pipeline().to(torch.float16)
+    tensors = prefixed(unet_tensors(pipeline.unet), DENOISER)
+    tensors |= prefixed(hugging_face_tensors(pipeline.text_encoder), "cond_stage_model.transformer.")
+    tensors |= prefixed(pipeline.vae.state_dict(), "first_stage_model.")
+    path = tmp_path_factory.mktemp("checkpoints") / "tiny.safetensors"
+    save_file({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}, path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -28,10 +28,12 @@ def test_commands(lorakit, here, command):
     assert result.exit_code == 0, result.stderr
     assert result.stdout
     assert "warning" not in result.stderr
-    if "--dry-run" in command or "list-adapters" in command:
-        assert list(here.rglob("*.png")) == []
+    made = {path.suffix for path in here.rglob("*")}
+    if "convert" in command:
+        assert ".safetensors" in made
     else:
-        assert list(here.rglob("*.png"))
+        draws = "--plot" in command or ("generate" in command and "--dry-run" not in command)
+        assert (".png" in made) == draws
 
 
 def test_every_command_has_an_example(lorakit):
@@ -41,14 +43,28 @@ def test_every_command_has_an_example(lorakit):
         assert any(command.split()[1] == name for command in COMMANDS)
 
 
-def test_the_dry_run_prints_what_readme_shows(lorakit):
-    (shown,) = [text for kind, text in BLOCKS if kind == "text"]
-    (command,) = [line for line in COMMANDS if "--dry-run" in line and "--lora toy --lora pixel:0.5" in line]
-    printed = lorakit(*shlex.split(command)[1:]).stdout
+@pytest.mark.parametrize(
+    ("command", "begins"), [("--lora toy --lora pixel:0.5", "base demo"), ("lorakit inspect toy", "embedded")]
+)
+def test_what_is_printed_is_what_readme_shows(lorakit, command, begins):
+    (shown,) = [text for kind, text in BLOCKS if kind == "text" and text.startswith(begins)]
+    (line,) = [line for line in COMMANDS if line.endswith(command) or ("--dry-run" in line and command in line)]
+    printed = lorakit(*shlex.split(line)[1:]).stdout
     printed = printed.replace(str(BASE), "demo")
     for path, _ in ADAPTERS.values():
         printed = printed.replace(str(path), "embedded")
     assert printed == shown
+
+
+def test_the_table_of_layouts_is_what_there_is():
+    from lorakit_cli.formats import FORMATS
+    from lorakit_cli.formats.targets import TARGETS
+
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in README.splitlines() if line[:3] == "| `"]
+    table = {row[0].strip("`"): row[2:] for row in rows if len(row) == 6}
+    assert table.keys() == {layout.name for layout in FORMATS}
+    for name, cells in table.items():
+        assert cells == ["yes", "yes", "yes", "yes" if name in TARGETS else ""]
 
 
 def test_the_loop_runs_in_a_shell(here):
