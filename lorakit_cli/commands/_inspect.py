@@ -127,6 +127,8 @@ def _match_lines(match: "BaseMatch") -> Iterator[str]:
     counts = f": {_counted(match.components)}" if match.components else ""
     yield f"  {'':<{_LABEL}}{'fits' if match.fits else 'does not fit'}: {printable(match.verdict)}"
     yield f"  {'':<{_LABEL}}matched {match.matched} of {match.total} layers{counts}"
+    if match.needs_base:
+        yield f"  {'':<{_LABEL}}what {match.needs_base} of them change depends on the base's own values"
     for part in match.unmatched[:_MOST_LISTED]:
         near = f" (nearest: {shown(part.nearest)})" if part.nearest else ""
         yield f"  {'':<{_LABEL}}  {printable(shown(part.key))}: {printable(part.reason + near)}"

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 class BaseMatch(NamedTuple):
-    """How an adapter fits one base: layers matched of all, what did not match, and the verdict in words."""
+    """How an adapter fits one base: layers matched of all, what did not match, and the verdict in words.
+
+    `needs_base` counts the matched layers whose change depends on the base's own values.
+    """
 
     base: str
     architecture: str
@@ -23,6 +26,7 @@ class BaseMatch(NamedTuple):
     verdict: str
     matched: int
     total: int
+    needs_base: int
     components: Mapping[str, int]
     unmatched: tuple[UnmatchedPart, ...]
 

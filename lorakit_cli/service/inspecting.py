@@ -200,6 +200,7 @@ def _hold(file: LoraFile, base: BaseIndex) -> tuple[tuple[Match, ...], BaseMatch
         verdict=capped(verdict.text, _MOST_PROBLEM),
         matched=sum(not match.layer.optional for match in found),
         total=sum(not layer.optional for layer in file.layers),
+        needs_base=sum(match.layer.kind.needs_base for match in found),
         components=_counts(match.parts[0].target.component for match in found),
         unmatched=tuple(UnmatchedPart("", part.stem, part.reason, part.nearest) for part in missed),
     )

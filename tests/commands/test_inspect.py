@@ -13,7 +13,7 @@ from tests.commands.conftest import names
 from tests.inspected import FIELDS, kohya
 from tests.kohya_metadata import KOHYA
 from tests.sparse import write_sparse
-from tests.tiny import save_adapter
+from tests.tiny import rewrite, save_adapter
 
 KEYS = Path(__file__).parent.parent / "data" / "keys"
 TEXT_LAYERS, UNET_LAYERS = 8, 180
@@ -44,10 +44,10 @@ def test_what_a_file_is(look, base, adapters):
     assert (report["unknown_keys"], report["problems"], report["keys"]) == ([], [], None)
     (match,) = report["match"]
     assert match.keys() == {
-        "base", "architecture", "fits", "verdict", "matched", "total", "components", "unmatched"
+        "base", "architecture", "fits", "verdict", "matched", "total", "needs_base", "components", "unmatched"
     }  # fmt: skip
     assert (match["base"], match["fits"], match["matched"], match["total"]) == (str(base), True, 188, 188)
-    assert (match["verdict"], match["unmatched"]) == ("all 188 layers fit", [])
+    assert (match["verdict"], match["unmatched"], match["needs_base"]) == ("all 188 layers fit", [], 0)
 
 
 def test_the_model_of_a_full_size_file_is_recognised_by_its_shapes(look, big):
@@ -202,3 +202,18 @@ def test_it_has_to_fit_every_base(look, base, adapters):
     code, report = look(adapters / "ink.safetensors", "--base", base, "--base", "demo")
     assert code == 1
     assert [match["fits"] for match in report["match"]] == [True, False]
+
+
+def test_layers_that_need_the_base_are_counted(look, lorakit, base, adapters, tmp_path):
+    def with_magnitudes(tensors):
+        ups = {key: value for key, value in tensors.items() if key.endswith("to_q.lora_B.weight")}
+        return tensors | {key.replace("lora_B.weight", "dora_scale"): torch.ones(len(up), 1) for key, up in ups.items()}
+
+    path = rewrite(adapters / "wash.safetensors", tmp_path / "dora.safetensors", with_magnitudes)
+    code, report = look(path, "--base", base)
+    (match,) = report["match"]
+    count = report["algorithms"]["dora"]
+    assert (code, match["needs_base"]) == (0, count)
+    assert (
+        f"what {count} of them change depends on the base's own values" in lorakit("inspect", path, "-b", base).stdout
+    )
