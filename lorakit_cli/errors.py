@@ -26,7 +26,6 @@ A message says what is wrong, where, and what to try next. Anything else that is
 traceback.
 """
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -121,6 +120,9 @@ class OutputExistsError(OutputError):
 def nearest(word: str, known: Iterable[str], count: int = 3) -> list[str]:
     """List the known words that look most like this one, best first."""
     by_lower = {candidate.lower(): candidate for candidate in known}
+    # A run without a mistake does not need it.
+    import difflib
+
     return [by_lower[match] for match in difflib.get_close_matches(word.lower(), by_lower, count, 0.5)]
 
 

@@ -1,6 +1,5 @@
 """Match an adapter's layers with a base's parameters, by direction: every module's names are written and looked up."""
 
-import difflib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -178,6 +177,9 @@ def _left_over(
     base: BaseIndex, adapter: str, file: LoraFile, left: list[LoraLayer], reasons: Mapping[int, str], hints: int
 ) -> Iterator[Unmatched]:
     """Say of all that found no place why it has no effect; the first few get the nearest name."""
+    # Most files have a place for all.
+    import difflib
+
     stems: list[str] = []
     for count, layer in enumerate(left):
         known = any(component in base.components for component in layer.components)

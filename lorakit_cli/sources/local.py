@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from lorakit_cli.core.adapter_spec import AdapterSpec, is_plain, is_remote, require_distinct
-from lorakit_cli.core.hub_reference import HubReference
 from lorakit_cli.core.user_path import user_path
 from lorakit_cli.demo import BASE
 from lorakit_cli.demo import NAME as EMBEDDED
@@ -19,6 +18,7 @@ from lorakit_cli.errors import (
 )
 
 if TYPE_CHECKING:
+    from lorakit_cli.core.hub_reference import HubReference
     from lorakit_cli.sources.library import Library
 
 ADAPTER_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
@@ -117,7 +117,7 @@ def _files_in(folder: Path) -> list[Path]:
     return sorted(file for file in files if not (file.name == _PEFT_COPY and _PEFT in names))
 
 
-def find_base(asked: str | None, library: "Library", adapters: Sequence[FoundAdapter]) -> Path | HubReference:
+def find_base(asked: str | None, library: "Library", adapters: Sequence[FoundAdapter]) -> "Path | HubReference":
     """Find the base: the one asked for, the library's, the one the adapters agree on, the embedded one.
 
     What is on this machine under the very words wins over the Hub. Raises BaseModelError.
@@ -134,6 +134,9 @@ def find_base(asked: str | None, library: "Library", adapters: Sequence[FoundAda
     path = user_path(wanted)
     if path.exists():
         return path
+    # What tells paths from repositories is left alone where a path is there.
+    from lorakit_cli.core.hub_reference import HubReference
+
     # A missing file is not looked for on the Hub.
     on_hub = None if path.suffix.lower() in BASE_SUFFIXES else HubReference.parse(wanted)
     if on_hub:
