@@ -124,7 +124,7 @@ def test_what_onetrainer_writes():
     ("stated", "shown"),
     [
         ("runwayml/stable-diffusion-v1-5", "runwayml/stable-diffusion-v1-5"),
-        ("/home/jo/secret project/anything.ckpt", "anything.ckpt"),
+        ("/srv/secret project/anything.ckpt", "anything.ckpt"),
         ("D:/models/x.safetensors", "x.safetensors"),
         ("..\\models\\x", "x"),
         ("models/jo/x", "x"),
