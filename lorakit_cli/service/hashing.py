@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -95,7 +96,7 @@ def addnet_hashes(
     return AddnetHashes(model.hexdigest(), None if window is None else legacy.hexdigest()[:8])
 
 
-def _both(file: BinaryIO, header: TensorFile, start: int, progress: Progress | None) -> tuple[str, str]:
+def _both(file: BufferedReader, header: TensorFile, start: int, progress: Progress | None) -> tuple[str, str]:
     """Hash the whole file and its data side by side, while the next block is read."""
     whole, data = hashlib.sha256(), hashlib.sha256()
     file.seek(0)
@@ -117,11 +118,11 @@ def _both(file: BinaryIO, header: TensorFile, start: int, progress: Progress | N
     return whole.hexdigest(), data.hexdigest()
 
 
-def _blocks(file: BinaryIO) -> Iterator[memoryview]:
+def _blocks(file: BufferedReader) -> Iterator[memoryview]:
     """Read the rest of a file into two buffers by turns: one may still be looked at while the other is filled."""
     buffers = [memoryview(bytearray(_BLOCK)) for _ in range(2)]
     turn = 0
-    while count := file.readinto(buffers[turn]):  # type: ignore[attr-defined]
+    while count := file.readinto(buffers[turn]):
         yield buffers[turn][:count]
         turn = 1 - turn
 
