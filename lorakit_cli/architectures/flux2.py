@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from lorakit_cli.architectures.renames import Renames, numbered, scaled, write
+from lorakit_cli.architectures.flux import DOUBLE_ATTENTION
+from lorakit_cli.architectures.renames import Renames, scaled, write
 from lorakit_cli.architectures.tables import sizes
 from lorakit_cli.core.architecture import Architecture, Name
 
@@ -16,22 +17,7 @@ _TABLES = (
         "double_blocks.{}.",
         "transformer_blocks.{}.",
         {
-            **numbered(
-                {
-                    "img_attn.qkv": "attn.to_q attn.to_k attn.to_v",
-                    "txt_attn.qkv": "attn.add_q_proj attn.add_k_proj attn.add_v_proj",
-                }
-            ),
-            **scaled(
-                {
-                    "img_attn.norm.query_norm": "attn.norm_q",
-                    "img_attn.norm.key_norm": "attn.norm_k",
-                    "txt_attn.norm.query_norm": "attn.norm_added_q",
-                    "txt_attn.norm.key_norm": "attn.norm_added_k",
-                }
-            ),
-            "img_attn.proj": "attn.to_out.0",
-            "txt_attn.proj": "attn.to_add_out",
+            **DOUBLE_ATTENTION,
             "img_mlp.0": "ff.linear_in",
             "img_mlp.2": "ff.linear_out",
             "txt_mlp.0": "ff_context.linear_in",
