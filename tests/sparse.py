@@ -40,23 +40,28 @@ def write_sparse(
     return path
 
 
+def sdxl_unet() -> UNet2DConditionModel:
+    """Build SDXL's UNet; without values where it is asked for so."""
+    return UNet2DConditionModel(
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(320, 640, 1280),
+        cross_attention_dim=2048,
+        transformer_layers_per_block=(1, 2, 10),
+        attention_head_dim=(5, 10, 20),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=2816,
+    )
+
+
 def sparse_base(folder: Path, family: str) -> Path:
     """Write the UNet and text encoders of a full-size SD1.5 or SDXL pipeline, without values."""
     with init_empty_weights():
         if family == "sdxl":
             parts = {
-                "unet": UNet2DConditionModel(
-                    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-                    up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-                    block_out_channels=(320, 640, 1280),
-                    cross_attention_dim=2048,
-                    transformer_layers_per_block=(1, 2, 10),
-                    attention_head_dim=(5, 10, 20),
-                    use_linear_projection=True,
-                    addition_embed_type="text_time",
-                    addition_time_embed_dim=256,
-                    projection_class_embeddings_input_dim=2816,
-                ),
+                "unet": sdxl_unet(),
                 "text_encoder": CLIPTextModel(CLIPTextConfig(hidden_size=768, intermediate_size=3072)),
                 "text_encoder_2": CLIPTextModelWithProjection(
                     CLIPTextConfig(

@@ -13,7 +13,7 @@ from lorakit_cli.errors import BaseModelError
 from lorakit_cli.kinds import KINDS
 from tests import checkpoints
 from tests.checkpoints import DENOISER, prefixed
-from tests.sparse import write_sparse
+from tests.sparse import sdxl_unet, write_sparse
 
 SUFFIXES = frozenset(suffix for kind in KINDS for suffix in kind.suffixes)
 VAE = {"first_stage_model.decoder.conv_in.weight": torch.zeros(2, 2)}
@@ -233,21 +233,9 @@ def test_block_numbers_beyond_any_model_are_not_counted_up_to(here):
 def test_a_checkpoint_of_full_size_is_placed_whole(here):
     """Write SDXL's tensors, without values, under the names of its own code, and place all 1680 of the UNet."""
     from accelerate import init_empty_weights
-    from diffusers import UNet2DConditionModel
 
     with init_empty_weights():
-        unet = UNet2DConditionModel(
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-            block_out_channels=(320, 640, 1280),
-            cross_attention_dim=2048,
-            transformer_layers_per_block=(1, 2, 10),
-            attention_head_dim=(5, 10, 20),
-            use_linear_projection=True,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=256,
-            projection_class_embeddings_input_dim=2816,
-        )
+        unet = sdxl_unet()
     tensors = prefixed(checkpoints.unet_tensors(unet), DENOISER)
     path = write_sparse(here / "sdxl.safetensors", {key: ("F16", tuple(t.shape)) for key, t in tensors.items()})
     component = read(path).components["unet"]
