@@ -42,7 +42,8 @@ class Program(TyperGroup):
         try:
             code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except typer.TyperException as problem:
-            message = problem.format_message()
+            # Where pydantic checked the value, it begins so.
+            message = problem.format_message().replace("Value error, ", "")
             if message.startswith("Usage:"):  # no arguments at all: the help itself
                 note(message)
             else:

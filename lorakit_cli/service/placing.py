@@ -4,10 +4,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lorakit_cli.core.base_index import BaseIndex
+from lorakit_cli.core.families import wrong_base
 from lorakit_cli.core.lora_file import LoraFile
 from lorakit_cli.core.matching import Match, Unmatched, match_layers
 from lorakit_cli.core.shown import shown
-from lorakit_cli.errors import UnmatchedLayersError
+from lorakit_cli.errors import UnmatchedLayersError, WrongBaseError
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,10 @@ def place(file: LoraFile, base: str | None) -> tuple[Placing, ...]:
 
         index = open_base(base, open_library())
         matches, missed = match_layers(index, "", file)
-        _require_all(file, missed, str(index.path))
+        mistake = wrong_base(file, index)
+        if mistake:
+            raise WrongBaseError(f"{file.path} does not fit {index.label}: {mistake}; try another --base")
+        _require_all(file, missed, index.label)
         return (Placing(index, matches, index.class_name),)
     from lorakit_cli.architectures import possible
     from lorakit_cli.core.recognition import recognise

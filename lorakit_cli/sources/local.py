@@ -141,7 +141,7 @@ def find_base(asked: str | None, library: "Library", adapters: Sequence[FoundAda
     on_hub = None if path.suffix.lower() in BASE_SUFFIXES else HubReference.parse(wanted)
     if on_hub:
         return on_hub
-    near = beside(path)
+    near = did_you_mean(wanted, [EMBEDDED]) or beside(path)
     raise BaseModelError(
         f"there is no base {wanted!r}{near}{'' if near else ';'} give the path of a diffusers pipeline folder or "
         f"checkpoint, a Hub repository as owner/name, or {EMBEDDED} for the embedded one"

@@ -300,3 +300,17 @@ def test_what_is_written_can_be_read_by_whom_the_umask_allows(convert, adapter, 
     os.umask(old := os.umask(0o022))
     convert(adapter, "--to", "kohya", "--out", "out.safetensors")
     assert (here / "out.safetensors").stat().st_mode & 0o777 == 0o666 & ~old
+
+
+def test_a_base_of_another_family_is_named_with_the_adapters_own(lorakit, here, base):
+    result = lorakit("convert", "toy", "--to", "kohya", "--out", "a.safetensors", "--base", base)
+    assert (result.exit_code, result.stdout, list(here.iterdir())) == (1, "", [])
+    expected = "this adapter is for lorakit demo (attn2 input 96); the base is another UNet (32); try another --base"
+    assert result.stderr.splitlines()[-1].endswith(f"does not fit {base}: {expected}")
+
+
+def test_a_mistyped_layout_or_base_is_told_in_plain_words(lorakit, here):
+    result = lorakit("convert", "toy", "--to", "koya", "--out", "a.safetensors")
+    assert result.stderr.startswith("error: Invalid value for '--to': 'koya' is not one of")
+    result = lorakit("convert", "toy", "--to", "kohya", "--out", "a.safetensors", "--base", "demoo")
+    assert "there is no base 'demoo'; did you mean demo?" in result.stderr
