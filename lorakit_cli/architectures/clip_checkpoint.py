@@ -12,9 +12,10 @@ from lorakit_cli.core.architecture import Name
 
 _PARAMETER = re.compile(r"(.+)\.(?:weight|bias)")
 _PREFIX = "text_model."
+_POSITIONS = "positional_embedding"
 _TOP = {
     "text_model.embeddings.token_embedding": "token_embedding",
-    "text_model.embeddings.position_embedding": "positional_embedding",
+    "text_model.embeddings.position_embedding": _POSITIONS,
     "text_model.final_layer_norm": "ln_final",
 }
 _LAYER = {
@@ -30,6 +31,13 @@ _TRANSFORMERS_LAYER = re.compile(r"(text_model\.encoder\.layers)\.(\d+)\.(.+)")
 _PROJECTION = "text_projection"
 # The ends of OpenCLIP's names: attention keeps its projections as in_proj_weight, embeddings are bare tensors.
 OPEN_CLIP_ENDINGS = {"weight": (".weight", "_weight", ""), "bias": (".bias", "_bias")}
+# It is applied from the other side.
+OPEN_CLIP_TRANSPOSED = frozenset({_PROJECTION})
+# The modules of the original code, and the positions, which older versions of transformers saved.
+_KNOWN = re.compile(
+    r"text_model\.(?:embeddings\.(?:token_embedding|position_embedding|position_ids)|final_layer_norm"
+    rf"|encoder\.layers\.\d+\.(?:{'|'.join((*_LAYER, *_PROJECTIONS))}))"
+)
 
 
 def same(names: Collection[str]) -> list[str]:
@@ -54,6 +62,11 @@ def clip_native(modules: Sequence[str]) -> Iterator[Name]:
         yield Name(module.removeprefix(_PREFIX), (module,))
 
 
+def known_native(modules: Sequence[str]) -> Iterator[Name]:
+    """Write the names of the modules that CLIP's text model has in the original code, and of no others."""
+    return same_native([module for module in modules if _KNOWN.fullmatch(module)])
+
+
 def open_clip(names: Collection[str]) -> list[str]:
     """List the modules of transformers' CLIP whose tensors have these OpenCLIP names."""
     layers = 1 + max((int(found[1]) for name in names if (found := _BLOCK.fullmatch(name))), default=-1)
@@ -71,3 +84,10 @@ def open_clip_native(modules: Sequence[str]) -> Iterator[Name]:
     yield from open_clip_names(modules)
     if _PROJECTION in modules:
         yield Name(_PROJECTION, (_PROJECTION,))
+
+
+def open_clip_parameter(text: str, parameter: str) -> str:
+    """Name a parameter of a module as OpenCLIP does: attention joins it with `_`, some modules are parameters."""
+    if text in (_POSITIONS, _PROJECTION):
+        return text
+    return f"{text}_{parameter}" if text.endswith(".in_proj") else f"{text}.{parameter}"

@@ -62,7 +62,7 @@ UNET = CheckpointLayout(
             text.open_clip_native,
             needless=_NOT_IN_OPEN_CLIP,
             endings=text.OPEN_CLIP_ENDINGS,
-            transposed=frozenset({"text_projection"}),
+            transposed=text.OPEN_CLIP_TRANSPOSED,
         ),
     ),
     unet_checkpoint.pipeline,

@@ -1,10 +1,11 @@
-"""What modules a UNet has in diffusers, read from the names of its tensors in a single-file checkpoint."""
+"""What modules a UNet has in diffusers, read from the names of its tensors in a single-file checkpoint, and back."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from lorakit_cli.core.architecture import Shape
+from lorakit_cli.architectures.unet import native
+from lorakit_cli.core.architecture import Name, Shape
 
 _TOP = ("conv_in", "time_embedding.linear_1", "time_embedding.linear_2", "conv_norm_out", "conv_out")
 _EXTRA = ("add_embedding.linear_1", "add_embedding.linear_2")
@@ -15,6 +16,13 @@ OPTIONAL = re.compile(r"add_embedding\..+|.+\.conv_shortcut")
 _DOWNSAMPLER = re.compile(r"input_blocks\.(\d{1,3})\.0\.op\.weight")
 # The second of a place is attention, or the upsampler of a block without attention.
 _ATTENTION = re.compile(r"(?:middle_block|((?:in|out)put_blocks\.\d+))\.1\.(?!conv\.)(.+)\.(?:weight|bias)")
+# The modules of the original code inside a block; what else stands there was added to it (IP-Adapter, GLIGEN).
+_IN_BLOCK = re.compile(r".+\.(?:resnets|attentions)\.\d+\.")
+_KNOWN = re.compile(
+    rf".+\.resnets\.\d+\.(?:{'|'.join(_RESNET)})"
+    r"|.+\.attentions\.\d+\.(?:norm|proj_in|proj_out"
+    r"|transformer_blocks\.\d+\.(?:norm[123]|attn[12]\.to_(?:q|k|v|out\.0)|ff\.net\.(?:0\.proj|2)))"
+)
 
 
 def modules(names: Collection[str]) -> list[str]:
@@ -43,6 +51,11 @@ def modules(names: Collection[str]) -> list[str]:
     listed += [f"mid_block.resnets.{layer}.{part}" for layer in (0, 1) for part in _RESNET]
     listed += [f"mid_block.attentions.0.{rest}" for rest in inside.get("middle_block", ())]
     return listed
+
+
+def known_native(modules: Sequence[str]) -> Iterator[Name]:
+    """Write the native names of the modules that the original code has, and of no others."""
+    return native([module for module in modules if _KNOWN.fullmatch(module) or not _IN_BLOCK.match(module)])
 
 
 def config(shapes: Mapping[str, Shape]) -> dict[str, Any]:

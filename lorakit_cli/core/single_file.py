@@ -26,7 +26,17 @@ def read_single_file(
     `adapter_suffixes` are the ends of keys that adapters have. Raises BaseModelError, with what the file is where it
     is no base, or CorruptFileError.
     """
-    file = read_header(path)
+    return index_tensors(read_header(path), layouts, strangers, adapter_suffixes)
+
+
+def index_tensors(
+    file: TensorFile,
+    layouts: Sequence[CheckpointLayout],
+    strangers: Sequence[Stranger] = (),
+    adapter_suffixes: Collection[str] = (),
+) -> BaseIndex:
+    """Index a checkpoint whose header has been read. Raises BaseModelError."""
+    path = file.path
     for layout in layouts:
         prefix = _prefix(file, layout.denoiser)
         if prefix is None:

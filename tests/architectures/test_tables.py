@@ -194,7 +194,7 @@ def test_a_text_encoder_is_kept_once():
 
 def test_the_tables_are_small_and_those_of_the_published_models():
     files = {path.stem: path.stat().st_size for path in tables.HERE.glob("*.json")}
-    assert set(files) == {*published.ARCHITECTURES, tables.TEXT_ENCODERS}
+    assert set(files) == {*published.ARCHITECTURES, tables.TEXT_ENCODERS, tables.WIDTHS}
     assert max(files.values()) < 40_000
 
 

@@ -4,56 +4,20 @@ import json
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 
-from lorakit_cli.architectures.single_files import LAYOUTS, STRANGERS
-from lorakit_cli.core.single_file import read_single_file
 from lorakit_cli.errors import BaseModelError
-from lorakit_cli.kinds import KINDS
 from tests import checkpoints
 from tests.checkpoints import DENOISER, prefixed
+from tests.placed import read, require_every_parameter
 from tests.sparse import sdxl_unet, write_sparse
 
-SUFFIXES = frozenset(suffix for kind in KINDS for suffix in kind.suffixes)
 VAE = {"first_stage_model.decoder.conv_in.weight": torch.zeros(2, 2)}
-
-
-def read(path):
-    return read_single_file(path, LAYOUTS, STRANGERS, SUFFIXES)
 
 
 def write(path, tensors):
     save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, path)
     return path
-
-
-def value(file, place):
-    """Read a parameter at its place, by the words that describe a place and no others."""
-    tensor = file.get_tensor(place.tensor)
-    if place.rows:
-        tensor = tensor[place.rows[0] : place.rows[1]]
-    if place.swapped:
-        tensor = torch.cat([tensor[len(tensor) // 2 :], tensor[: len(tensor) // 2]])
-    return tensor.T if place.transposed else tensor
-
-
-def require_every_parameter(path, models):
-    """Hold every parameter of the models against what lies at its place in the file; none may be left over."""
-    index = read(path)
-    assert list(index.components) == list(models)
-    with safe_open(path, "pt") as file:
-        for name, model in models.items():
-            component = index.components[name]
-            assert component.class_name == type(model).__name__
-            places = dict(component.places)
-            for parameter, expected in model.named_parameters():
-                (spelling,) = [known for known in component.spellings(parameter) if known in places]
-                place = places.pop(spelling)
-                assert torch.equal(value(file, place), expected), parameter
-                assert place.shape(component.tensors[place.tensor].info.shape) == tuple(expected.shape)
-            assert places == {}
-    return index
 
 
 @pytest.mark.parametrize("prefix", [DENOISER, "diffusion_model.", ""])
