@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from lorakit_cli.architectures.unet import MARKS, native
+from lorakit_cli.architectures.unet import MARKS, UNCHANGED, native
 from lorakit_cli.core.architecture import Architecture, Shape
 from lorakit_cli.core.tensor_file import read_header
 from lorakit_cli.demo import BASE
@@ -30,4 +30,5 @@ DEMO = Architecture(
     parameters=_parameters,
     variants={},
     published=False,
+    unchanged=UNCHANGED,
 )

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from lorakit_cli.architectures.renames import Renames, numbered, scaled, write
-from lorakit_cli.architectures.tables import sizes
+from lorakit_cli.architectures.tables import sizes, widths
 from lorakit_cli.core.architecture import Architecture, Name
 
 # FLUX.2 has them too.
@@ -102,6 +102,7 @@ FLUX = Architecture(
     ),
     native=native,
     parameters=partial(sizes, "flux1"),
+    widths=partial(widths, "flux1"),
     # schnell has no guidance, Chroma no modulation; Fill, Canny and Depth read more channels: an adapter that
     # leaves these modules alone, as nearly all do, fits each of them.
     variants={

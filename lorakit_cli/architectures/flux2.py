@@ -9,7 +9,7 @@ from functools import partial
 
 from lorakit_cli.architectures.flux import DOUBLE_ATTENTION
 from lorakit_cli.architectures.renames import Renames, scaled, write
-from lorakit_cli.architectures.tables import sizes
+from lorakit_cli.architectures.tables import sizes, widths
 from lorakit_cli.core.architecture import Architecture, Name
 
 _TABLES = (
@@ -71,6 +71,7 @@ FLUX2 = Architecture(
     ),
     native=native,
     parameters=partial(sizes, "flux2"),
+    widths=partial(widths, "flux2"),
     variants={
         "FLUX.2 dev": ("FLUX.2 [dev]",),
         "FLUX.2 klein 4B": ("FLUX.2 [klein] 4B", "FLUX.2 [klein] Base 4B"),

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from lorakit_cli.architectures.renames import Renames, numbered, write
-from lorakit_cli.architectures.tables import sizes
+from lorakit_cli.architectures.tables import sizes, widths
 from lorakit_cli.core.architecture import Architecture, Name
 
 # `fc0` is what OneTrainer makes of fc1.
@@ -111,5 +111,6 @@ HUNYUAN_VIDEO = Architecture(
     ),
     native=native,
     parameters=partial(sizes, "hunyuan_video"),
+    widths=partial(widths, "hunyuan_video"),
     variants={"HunyuanVideo": ("HunyuanVideo", "HunyuanVideo-I2V (token replace)", "FastHunyuan")},
 )

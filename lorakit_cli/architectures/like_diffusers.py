@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from lorakit_cli.architectures.tables import sizes
+from lorakit_cli.architectures.tables import sizes, widths
 from lorakit_cli.core.architecture import Architecture, Name
 
 # The families share most of these names; which of them it is shows in the shapes.
@@ -28,6 +28,7 @@ def _family(name: str, table: str, *classes: str) -> Architecture:
         marks=_MARKS,
         native=native,
         parameters=partial(sizes, table),
+        widths=partial(widths, table),
         variants={},
     )
 

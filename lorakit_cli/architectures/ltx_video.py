@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from lorakit_cli.architectures.renames import Renames, write
-from lorakit_cli.architectures.tables import sizes
+from lorakit_cli.architectures.tables import sizes, widths
 from lorakit_cli.core.architecture import Architecture, Name
 
 _TABLES = (
@@ -51,5 +51,6 @@ LTX_VIDEO = Architecture(
     ),
     native=native,
     parameters=partial(sizes, "ltx_video"),
+    widths=partial(widths, "ltx_video"),
     variants={"LTX-Video 2B": ("LTX-Video 2B 0.9", "LTX-Video 2B 0.9.1", "LTX-Video 2B 0.9.5", "LTX-Video 2B 0.9.6")},
 )

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from lorakit_cli.architectures.renames import Renames, write
-from lorakit_cli.architectures.tables import sizes
+from lorakit_cli.architectures.tables import sizes, widths
 from lorakit_cli.core.architecture import Architecture, Name
 
 _BLOCK = {
@@ -58,5 +58,6 @@ LUMINA2 = Architecture(
     ),
     native=native,
     parameters=partial(sizes, "lumina2"),
+    widths=partial(widths, "lumina2"),
     variants={"Lumina-Image 2.0": ("Lumina-Image 2.0", "Neta Lumina")},
 )

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from lorakit_cli.architectures.tables import sizes
+from lorakit_cli.architectures.tables import sizes, widths
 from lorakit_cli.core.architecture import Architecture, Name
 
 
@@ -25,6 +25,7 @@ QWEN_IMAGE = Architecture(
     ),
     native=native,
     parameters=partial(sizes, "qwen_image"),
+    widths=partial(widths, "qwen_image"),
     variants={
         "Qwen-Image": (
             "Qwen-Image",

@@ -2,13 +2,12 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lorakit_cli.core.architecture import Name
 
 
-@dataclass(frozen=True, slots=True)
-class Renames:
+class Renames(NamedTuple):
     """The modules below one prefix: their name in the original code, and in diffusers.
 
     `{}` in both prefixes stands for the number of a block. `parts` gives for each original name the modules of

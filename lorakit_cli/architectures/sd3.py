@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from lorakit_cli.architectures.renames import Renames, numbered, write
-from lorakit_cli.architectures.tables import sizes
+from lorakit_cli.architectures.tables import sizes, widths
 from lorakit_cli.core.architecture import Architecture, Name
 
 _TABLES = (
@@ -83,6 +83,7 @@ SD3 = Architecture(
     ),
     native=native,
     parameters=partial(sizes, "sd3"),
+    widths=partial(widths, "sd3"),
     variants={
         "SD3 Medium": ("Stable Diffusion 3 Medium",),
         "SD3.5 Medium": ("Stable Diffusion 3.5 Medium",),

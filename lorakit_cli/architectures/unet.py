@@ -4,11 +4,11 @@ https://github.com/Stability-AI/generative-models/blob/main/sgm/modules/diffusio
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from typing import NamedTuple
 
-from lorakit_cli.architectures.tables import sizes
+from lorakit_cli.architectures.tables import sizes, widths
 from lorakit_cli.core.architecture import Architecture, Name
 from lorakit_cli.core.late import late
 
@@ -39,40 +39,44 @@ _MIDDLE = late(r"mid_block\.(resnets|attentions)\.(\d+)\.(.+)")
 _LAYERS_PER_BLOCK = 2
 
 
-@dataclass(frozen=True, slots=True)
-class _Blocks:
+class _Blocks(NamedTuple):
     """What the numbers of sgm's flat list of blocks depend on: layers per down block, up blocks with attention."""
 
     layers: int
     attentive: frozenset[str]
 
     @classmethod
-    def of(cls, modules: Sequence[str]) -> "_Blocks":
-        found = [match for module in modules if (match := _LAYER.fullmatch(module))]
-        layers = [int(match[4]) + (match[1] == "down") for match in found]
-        attentive = frozenset(match[2] for match in found if (match[1], match[3]) == ("up", "attentions"))
-        return cls(max(layers, default=_LAYERS_PER_BLOCK), attentive)
+    def of(cls, found: Iterable[re.Match[str]]) -> "_Blocks":
+        layers: set[int] = set()
+        attentive: set[str] = set()
+        for side, block, sort, layer in {match.group(1, 2, 3, 4) for match in found}:
+            layers.add(int(layer) + (side == "down"))
+            if (side, sort) == ("up", "attentions"):
+                attentive.add(block)
+        return cls(max(layers, default=_LAYERS_PER_BLOCK), frozenset(attentive))
 
-    def name(self, module: str) -> str | None:
-        """Write a module in sgm's name, None where it has none."""
+    def layer(self, found: re.Match[str]) -> str:
+        """Write a module in one of a block's layers in sgm's name."""
+        side, block, sort, layer, rest = found.groups()
+        # A down block ends in a downsampler with a number of its own, an up block has one layer more.
+        number = (self.layers + 1) * int(block) + int(layer)
+        stem = f"input_blocks.{number + 1}" if side == "down" else f"output_blocks.{number}"
+        return _inside(f"{stem}.{0 if sort == 'resnets' else 1}", sort, rest)
+
+    def other(self, module: str) -> str | None:
+        """Write any other module in sgm's name, None where it has none."""
         if module in _TOP:
             return _TOP[module]
-        # A down block ends in a downsampler with a number of its own, an up block has one layer more.
-        step = self.layers + 1
-        if found := _LAYER.fullmatch(module):
-            side, block, sort, layer, rest = found.groups()
-            number = step * int(block) + int(layer)
-            stem = f"input_blocks.{number + 1}" if side == "down" else f"output_blocks.{number}"
-            return _inside(f"{stem}.{0 if sort == 'resnets' else 1}", sort, rest)
         if found := _MIDDLE.fullmatch(module):
             sort, layer, rest = found.groups()
             return _inside(f"middle_block.{2 * int(layer) if sort == 'resnets' else 1}", sort, rest)
         if found := _SAMPLER.fullmatch(module):
             side, block = found.groups()
+            last = (self.layers + 1) * (int(block) + 1)
             if side == "down":
-                return f"input_blocks.{step * (int(block) + 1)}.0.op"
+                return f"input_blocks.{last}.0.op"
             # The upsampler stands behind the last resnet and, where there is one, its attention.
-            return f"output_blocks.{step * (int(block) + 1) - 1}.{2 if block in self.attentive else 1}.conv"
+            return f"output_blocks.{last - 1}.{2 if block in self.attentive else 1}.conv"
         return None
 
 
@@ -82,9 +86,10 @@ def _inside(stem: str, sort: str, rest: str) -> str:
 
 def native(modules: Sequence[str]) -> Iterator[Name]:
     """Write the names that the modules of a UNet2DConditionModel have in ldm's and sgm's code."""
-    blocks = _Blocks.of(modules)
-    for module in modules:
-        text = blocks.name(module)
+    found = [(module, _LAYER.fullmatch(module)) for module in modules]
+    blocks = _Blocks.of(layer for _, layer in found if layer)
+    for module, layer in found:
+        text = blocks.layer(layer) if layer else blocks.other(module)
         if text is not None:
             yield Name(text, (module,))
 
@@ -97,6 +102,8 @@ MARKS = late(
 )
 
 _CLASSES = frozenset({"UNet2DConditionModel"})
+# Both codes have the same transformers in their attentions.
+UNCHANGED = ".transformer_blocks."
 
 SD1 = Architecture(
     name="SD1.x",
@@ -105,7 +112,9 @@ SD1 = Architecture(
     marks=MARKS,
     native=native,
     parameters=partial(sizes, "sd1"),
+    widths=partial(widths, "sd1"),
     variants={"SD1.x": ("Stable Diffusion 1.4", "Stable Diffusion 1.5")},
+    unchanged=UNCHANGED,
 )
 SD2 = Architecture(
     name="SD2.x",
@@ -114,6 +123,7 @@ SD2 = Architecture(
     marks=MARKS,
     native=native,
     parameters=partial(sizes, "sd2"),
+    widths=partial(widths, "sd2"),
     variants={
         "SD2.x": (
             "Stable Diffusion 2 base (epsilon)",
@@ -123,6 +133,7 @@ SD2 = Architecture(
             "SD Turbo",
         )
     },
+    unchanged=UNCHANGED,
 )
 SDXL = Architecture(
     name="SDXL",
@@ -131,6 +142,7 @@ SDXL = Architecture(
     marks=MARKS,
     native=native,
     parameters=partial(sizes, "sdxl"),
+    widths=partial(widths, "sdxl"),
     variants={
         "SDXL": (
             "Stable Diffusion XL",
@@ -145,4 +157,5 @@ SDXL = Architecture(
         ),
         "SDXL refiner": ("Stable Diffusion XL refiner",),
     },
+    unchanged=UNCHANGED,
 )

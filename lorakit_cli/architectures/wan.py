@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from lorakit_cli.architectures.renames import Renames, write
-from lorakit_cli.architectures.tables import sizes
+from lorakit_cli.architectures.tables import sizes, widths
 from lorakit_cli.core.architecture import Architecture, Name
 
 _BLOCK = {
@@ -74,6 +74,7 @@ WAN = Architecture(
     ),
     native=native,
     parameters=partial(sizes, "wan"),
+    widths=partial(widths, "wan"),
     # VACE has blocks of its own: an adapter that leaves these alone, as nearly all do, fits it too.
     variants={
         "Wan T2V 14B": (

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from lorakit_cli.architectures.renames import Renames, write
-from lorakit_cli.architectures.tables import sizes
+from lorakit_cli.architectures.tables import sizes, widths
 from lorakit_cli.core.architecture import Architecture, Name
 
 _ATTENTION = {
@@ -50,5 +50,6 @@ Z_IMAGE = Architecture(
     ),
     native=native,
     parameters=partial(sizes, "z_image"),
+    widths=partial(widths, "z_image"),
     variants={"Z-Image": ("Z-Image", "Z-Image-Turbo")},
 )

@@ -1,85 +1,23 @@
-"""The settings a PEFT adapter carries, in its file's metadata or beside it: alpha, and its exceptions per module."""
+"""Where the settings of a PEFT adapter stand: in its file's metadata, or beside it. Most files have none."""
 
 import json
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lorakit_cli.core.late import late
-from lorakit_cli.core.name_patterns import NamePatterns
-from lorakit_cli.core.numbers import finite
-from lorakit_cli.errors import CorruptFileError, UnknownFormatError
+from lorakit_cli.errors import CorruptFileError
+
+if TYPE_CHECKING:
+    from lorakit_cli.core.adapter_config import AdapterConfig
 
 _KEY = "lora_adapter_metadata"
 _BESIDE = "adapter_config.json"
 # Names that peft gives the weights it keeps beside that file.
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-_DROPPED = "text_model."
-# Settings under which a layer is more, or other, than scale * up @ down.
-_OTHER_ARITHMETIC = {
-    "fan_in_fan_out": "transposed weights",
-    "modules_to_save": "whole modules",
-    "layer_replication": "replicated layers",
-    "use_qalora": "QALoRA",
-    "target_parameters": "bare parameters",
-    "trainable_token_indices": "trained tokens",
-    "alora_invocation_tokens": "activated LoRA, which acts on some tokens only",
-    "arrow_config": "Arrow routing",
-    "use_bdlora": "block-diagonal factors",
-    "kasa_config": "a base cut down by KaSA",
-}
-# Ways to start training that change the base itself, so that the factors alone are not the change.
-_OTHER_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga")
-# From then on the last power of OFT's series counts once, and the file names its version.
-_HALF_TAIL = (0, 18)
-_VERSION = late(r"(\d{1,4})\.(\d{1,4})")
 
 
-@dataclass(frozen=True, slots=True)
-class AdapterConfig:
-    """The part of a peft LoraConfig that decides the scale of each layer."""
-
-    alpha: float | None
-    rank_stabilised: bool = False
-    alpha_pattern: NamePatterns = field(default_factory=NamePatterns)
-    rank: float | None = None
-    rank_pattern: NamePatterns = field(default_factory=NamePatterns)
-    type: str = "LORA"
-    settings: Mapping[str, float] = field(default_factory=dict)
-    dora: bool = False
-
-    def alpha_of(self, module: str) -> float | None:
-        """Give a module's alpha: of the first pattern that fits its name, else the common one."""
-        # transformers 5 writes CLIP's modules without what older versions had before them.
-        bare = module.removeprefix(_DROPPED)
-        found = (self.alpha_pattern.find(name) for name in (module, bare, _DROPPED + bare))
-        return next((alpha for alpha in found if alpha is not None), self.alpha)
-
-    def scale_of(self, module: str, rank: int) -> float | None:
-        """Give alpha / rank, or alpha / sqrt(rank) for rank-stabilised adapters (Kalajdzievski, 2023).
-
-        Raises ValueError where neither settings nor factors have a rank.
-        """
-        alpha = self.alpha_of(module)
-        if alpha is None:
-            return None
-        if self.always_scales:
-            configured = self.rank_pattern.find(module)
-            rank = int((self.rank or rank) if configured is None else configured)
-        if rank < 1:
-            raise ValueError(f"its settings give it rank {rank}, no rank to divide alpha by")
-        return alpha / math.sqrt(rank) if self.rank_stabilised else alpha / rank
-
-    @property
-    def always_scales(self) -> bool:
-        """Whether alpha / rank holds even where no factor shows a rank, as in peft's own LoKr."""
-        return self.type == "LOKR"
-
-
-def read_configs(metadata: Mapping[str, str], where: object) -> dict[str, AdapterConfig]:
+def read_configs(metadata: Mapping[str, str], where: object) -> "dict[str, AdapterConfig]":
     """Read what diffusers' `save_lora_weights` keeps: component -> config.
 
     `save_lora_adapter`, which saves one model, names none: its settings stand under the empty name. Raises
@@ -88,81 +26,51 @@ def read_configs(metadata: Mapping[str, str], where: object) -> dict[str, Adapte
     text = metadata.get(_KEY)
     if text is None:
         return {}
+    # What understands the settings is left alone where there are none.
+    from lorakit_cli.core.adapter_config import config_of, require_plain
+
     try:
         components: dict[str, dict[str, Any]] = {}
         for key, value in json.loads(text).items():
             component, _, setting = key.rpartition(".")
             components.setdefault(component, {})[setting] = value
         for name, settings in components.items():
-            _require_plain(settings, f"{where}: its {name or _KEY}")
-        return {name: _config(settings) for name, settings in components.items()}
+            require_plain(settings, f"{where}: its {name or _KEY}")
+        return {name: config_of(settings) for name, settings in components.items()}
     except (ValueError, TypeError, AttributeError, re.error, RecursionError) as error:
         raise CorruptFileError(f"{where}: its {_KEY} cannot be read: {error}") from error
 
 
-def config_beside(path: Path) -> AdapterConfig | None:
+def config_beside(path: Path) -> "AdapterConfig | None":
     """Read the adapter_config.json that peft writes beside its weights, None where these are no weights of peft's.
 
     Raises CorruptFileError, or UnknownFormatError where the settings ask for what is not known.
     """
-    # A link under another name is still the file that peft wrote.
-    weights = (place for place in (path, path.resolve()) if place.name in _WEIGHTS)
-    config = next((beside for place in weights if (beside := place.parent / _BESIDE).is_file()), None)
+    config = _file_beside(path)
     if config is None:
         return None
+    from lorakit_cli.core.adapter_config import config_of, require_plain
+
     try:
         settings = json.loads(config.read_text(encoding="utf-8"))
-        _require_plain(settings, str(config))
-        return _config(settings)
+        require_plain(settings, str(config))
+        return config_of(settings)
     except OSError as error:
         raise CorruptFileError(f"{config} cannot be read: {error.strerror}") from error
     except (ValueError, TypeError, AttributeError, re.error, RecursionError) as error:
         raise CorruptFileError(f"{config} cannot be read: {error}") from error
 
 
-def _config(settings: Mapping[str, Any]) -> AdapterConfig:
-    kind = str(settings.get("peft_type") or "LORA")
-    alpha = settings.get("lora_alpha", settings.get("alpha"))
-    rank = settings.get("r")
-    # AdaLoRA keeps something else under the same name: which of its ranks are left.
-    ranks = {} if kind == "ADALORA" else settings.get("rank_pattern") or {}
-    return AdapterConfig(
-        None if alpha is None else finite(alpha),
-        bool(settings.get("use_rslora")),
-        _pattern(settings.get("alpha_pattern") or {}),
-        None if rank is None else finite(rank),
-        _pattern(ranks),
-        kind,
-        _settings(settings),
-        bool(settings.get("use_dora")),
-    )
+def metadata_beside(path: Path) -> dict[str, str]:
+    """Give the settings beside weights of peft's as metadata, with which a file means the same elsewhere.
+
+    Raises OSError.
+    """
+    config = _file_beside(path)
+    return {} if config is None else {_KEY: config.read_text(encoding="utf-8")}
 
 
-def _pattern(entries: Mapping[str, Any]) -> NamePatterns:
-    patterns = NamePatterns(tuple((str(key), finite(value)) for key, value in entries.items()))
-    patterns.require_sane()
-    return patterns
-
-
-def _settings(settings: Mapping[str, Any]) -> dict[str, float]:
-    """Pick the numbers that an algorithm's arithmetic asks for beside its tensors."""
-    if settings.get("peft_type") != "OFT":
-        return {}
-    # 0 terms: the exact rotation. That the setting is there tells peft's OFT from OneTrainer's.
-    terms = settings.get("num_cayley_neumann_terms", 5) if settings.get("use_cayley_neumann") else 0
-    version = _VERSION.match(str(settings.get("peft_version")))
-    recent = version is not None and (int(version[1]), int(version[2])) >= _HALF_TAIL
-    return {
-        "neumann_terms": finite(terms),
-        "neumann_full_tail": 0.0 if recent else 1.0,
-        "coft_eps": finite(settings.get("eps", 6e-5)) if settings.get("coft") else 0.0,
-    }
-
-
-def _require_plain(settings: Mapping[str, Any], where: str) -> None:
-    start = str(settings.get("init_lora_weights")).lower()
-    other = [what for setting, what in _OTHER_ARITHMETIC.items() if settings.get(setting)]
-    if start.startswith(_OTHER_BASE):
-        other.append(f"a base changed by {start}")
-    if other:
-        raise UnknownFormatError(f"{where} uses {other[0]}, which is not plain LoRA and is not applied by halves")
+def _file_beside(path: Path) -> Path | None:
+    # A link under another name is still the file that peft wrote.
+    weights = (place for place in (path, path.resolve()) if place.name in _WEIGHTS)
+    return next((beside for place in weights if (beside := place.parent / _BESIDE).is_file()), None)

@@ -18,11 +18,12 @@ _ATTENTION = late(r"attn[12]?[._]to_(?:q|k|v|out)(?:[._]0)?$|self_attn[._](?:q|k
 # Only SDXL's pipeline turns these into diffusers' names.
 _ORIGINAL = late(r"(?!input_blocks_0_0$)(?:input_blocks|middle_block|output_blocks)_")
 # These two it gives one name, so that neither is applied and the second's alpha counts for both.
-_EMBEDDING = late(r"add_embedding_linear_[12]$")
+_EMBEDDING = ("add_embedding_linear_1", "add_embedding_linear_2")
 _BLOCKS = late(r"(?:double|single)_blocks_\d+_|(?:single_)?transformer_blocks_\d+_")
 _T5 = {_SD3: "text_encoder_3", _FLUX: "text_encoder_2"}
 _KOHYA_DOWN = ".lora_down.weight"
 _MAGNITUDE = "dora_scale"
+_LORA = "lora"
 # Layouts of which it applies nothing, by architecture.
 _NOTHING = {
     "plain": (*_UNETS, _SD3, _FLUX),
@@ -44,7 +45,8 @@ def audit(file: LoraFile, architecture: str | None) -> list[str]:
     if refusal:
         return [f"diffusers refuses the file: {refusal}"]
     found = list(_without_effect(file, architecture))
-    magnitudes = sum(any(key.endswith(_MAGNITUDE) for key in layer.keys.values()) for layer in file.layers)
+    plain = all(layer.kind.name == _LORA for layer in file.layers)
+    magnitudes = 0 if plain else sum(_has_magnitude(layer) for layer in file.layers)
     if magnitudes:
         found.append(f"diffusers drops the magnitudes of {magnitudes} DoRA layers and applies the rest as plain LoRA")
     wrong = mis_scaled(file, architecture)
@@ -55,6 +57,10 @@ def audit(file: LoraFile, architecture: str | None) -> list[str]:
             f"(alpha {layer.alpha if layer.alpha is not None else 'missing'}, rank {layer.rank})"
         )
     return found
+
+
+def _has_magnitude(layer: LoraLayer) -> bool:
+    return any(key.endswith(_MAGNITUDE) for key in layer.keys.values())
 
 
 def mis_scaled(file: LoraFile, architecture: str) -> list[LoraLayer]:
@@ -73,24 +79,30 @@ def mis_scaled(file: LoraFile, architecture: str) -> list[LoraLayer]:
         layer
         for layer in file.layers
         if layer.rank
-        and layer.component in common
-        and common[layer.component] / layer.rank != layer.scale
+        and (alpha := common.get(layer.components[0])) is not None
+        and alpha / layer.rank != layer.scale
         and (layer.alpha is None or (not own and _loses_alpha(layer)))
         and not _is_dropped(layer, architecture)
     ]
 
 
 def _common_alphas(file: LoraFile) -> dict[str, float]:
-    alphas: dict[str, Counter[float]] = {}
-    for layer in file.layers:
-        if layer.alpha is not None and layer.rank and not layer.stem.endswith("add_embedding_linear_1"):
-            alphas.setdefault(layer.component, Counter())[layer.alpha] += 1
-    return {component: counts.most_common(1)[0][0] for component, counts in alphas.items()}
+    alphas = Counter(
+        [
+            (layer.components[0], layer.alpha)
+            for layer in file.layers
+            if layer.alpha is not None and layer.rank and not layer.stem.endswith(_EMBEDDING[0])
+        ]
+    )
+    common: dict[str, float] = {}
+    for (component, alpha), _ in alphas.most_common():
+        common.setdefault(component, alpha)
+    return common
 
 
 def _loses_alpha(layer: LoraLayer) -> bool:
     # In transformers 5 the first text encoder's names lack what the alphas' have before them.
-    return layer.component == "text_encoder" or _ATTENTION.search(layer.format.body(layer.stem)) is not None
+    return layer.component == "text_encoder" or _ATTENTION.search(_body(layer)) is not None
 
 
 def _is_kohya(file: LoraFile) -> bool:
@@ -136,14 +148,17 @@ def _refusal_by_flux(file: LoraFile, names: set[str]) -> str | None:
 
 
 def _is_dropped(layer: LoraLayer, architecture: str) -> bool:
-    body = layer.format.body(layer.stem)
     if layer.format.name != "kohya":
         return False
     if architecture == _FLUX:
-        return layer.component == "transformer" and not _BLOCKS.match(body)
+        return layer.component == "transformer" and not _BLOCKS.match(_body(layer))
     if architecture == "SDXL":
-        return layer.component == "unet" and _EMBEDDING.match(body) is not None
-    return architecture in _UNETS and layer.component == "unet" and _ORIGINAL.match(body) is not None
+        return layer.component == "unet" and layer.stem.endswith(_EMBEDDING) and _body(layer) in _EMBEDDING
+    return architecture in _UNETS and layer.component == "unet" and _ORIGINAL.match(_body(layer)) is not None
+
+
+def _body(layer: LoraLayer) -> str:
+    return layer.format.body(layer.stem)
 
 
 def _without_effect(file: LoraFile, architecture: str) -> Iterator[str]:

@@ -1,15 +1,17 @@
 """A base pipeline as an index: component -> tensor name -> shape, dtype, file and place. Headers only."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lorakit_cli.core.architecture import Architecture, Name
-from lorakit_cli.core.place import Place
+from lorakit_cli.core.record import Record
 from lorakit_cli.core.tensor_info import TensorInfo
 from lorakit_cli.errors import BaseModelError
+
+if TYPE_CHECKING:
+    from lorakit_cli.core.place import Place
 
 # CLIP text models saved by transformers before 5 carry this prefix; the live module of 5 and later does not.
 _DROPPED_PREFIX, _WITH_PREFIX = "text_model.", "CLIPText"
@@ -34,8 +36,7 @@ class BaseTensor(NamedTuple):
         return self.file
 
 
-@dataclass(frozen=True)
-class BaseComponent:
+class BaseComponent(Record):
     """One component of a pipeline: its class, its configuration, and its tensors by their name in the file.
 
     `places` says for each parameter, named as diffusers names it, where it lies; None: each is the tensor of its own
@@ -46,7 +47,7 @@ class BaseComponent:
     class_name: str
     config: Mapping[str, Any]
     tensors: Mapping[str, BaseTensor]
-    places: Mapping[str, Place] | None = None
+    places: "Mapping[str, Place] | None" = None
     architecture: Architecture | None = None
 
     @property
@@ -76,18 +77,28 @@ class BaseComponent:
         projected = f"{_PROJECTION}.weight" in self.tensors
         return self.long_name(module) if projected else self.short_name(module)
 
-    def place(self, parameter: str) -> Place | None:
+    def find(self, parameter: str) -> tuple[int, ...] | None:
+        """Give the shape of a parameter, None where there is none of that name."""
+        if self.places is None:
+            tensor = self.tensors.get(parameter)
+            return tensor.info.shape if tensor else None
+        place = self.places.get(parameter)
+        return place.shape(self.tensors[place.tensor].info.shape) if place else None
+
+    def place(self, parameter: str) -> "Place | None":
         """Say where a parameter lies, None where there is none of that name."""
         if self.places is not None:
             return self.places.get(parameter)
+        from lorakit_cli.core.place import Place
+
         return Place(parameter) if parameter in self.tensors else None
 
     def shape(self, parameter: str) -> tuple[int, ...]:
         """Give the shape of a parameter that there is."""
-        place = self.place(parameter)
-        if place is None:
+        shape = self.find(parameter)
+        if shape is None:
             raise KeyError(parameter)
-        return place.shape(self.tensors[place.tensor].info.shape)
+        return shape
 
     @cached_property
     def modules(self) -> tuple[str, ...]:
@@ -107,11 +118,11 @@ class BaseComponent:
         return (*own, *(entry for entry in native if entry.text not in known))
 
 
-class BaseIndex(NamedTuple):
+class BaseIndex(Record):
     """A base pipeline: its folder or file, its pipeline class, and the components that hold weights.
 
-    `remote` names the repository and commit, `owner/repo@commit`, of a base that was indexed on the Hub without its
-    weights; `path` is then the pure path `owner/repo`.
+    `remote` names the repository and commit, `owner/repo@commit`, of a base on the Hub; until its weights have been
+    downloaded, `path` is the pure path `owner/repo`.
     """
 
     path: PurePath
@@ -119,6 +130,17 @@ class BaseIndex(NamedTuple):
     components: Mapping[str, BaseComponent]
     variant: str | None = None
     remote: str | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the weights are on this machine."""
+        return isinstance(self.path, Path)
+
+    @property
+    def repository(self) -> tuple[str, str]:
+        """Name the repository and the commit of a base on the Hub."""
+        name, _, commit = (self.remote or "").partition("@")
+        return name, commit
 
     @property
     def label(self) -> str:
@@ -129,9 +151,8 @@ class BaseIndex(NamedTuple):
 def with_architectures(index: BaseIndex, architectures: Sequence[Architecture]) -> BaseIndex:
     """Give every component the first of the architectures that claims its class."""
     components = {
-        name: replace(
-            component,
-            architecture=next((known for known in architectures if component.class_name in known.classes), None),
+        name: component._replace(
+            architecture=next((known for known in architectures if component.class_name in known.classes), None)
         )
         for name, component in index.components.items()
     }

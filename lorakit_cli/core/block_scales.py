@@ -103,8 +103,25 @@ def parse_block_scales(texts: Sequence[str]) -> dict[str, BlockScales]:
         for adapter, components in ({name: entries} if name else entries).items():
             if adapter in found:
                 raise BlockScalesError(f"block scales of {adapter} are given twice")
-            found[adapter] = _parse_components(adapter, components)
+            found[adapter] = read_block_scales(adapter, components)
     return found
+
+
+def read_block_scales(adapter: str, entries: object) -> BlockScales:
+    """Read the block scales of one adapter, as JSON or TOML gives them. Raises BlockScalesError."""
+    where = f"block scales of {adapter}"
+    if not isinstance(entries, dict):
+        raise BlockScalesError(
+            f'{where}: expected components, such as {{"unet": {{"down": 0.5}}}}, not {json.dumps(entries)[:40]}'
+        )
+    return BlockScales(
+        {
+            name: {part: _parse_part(f"{where}: {name}.{part}", value) for part, value in scale.items()}
+            if isinstance(scale, dict)
+            else _number(scale, f"{where}: {name}")
+            for name, scale in entries.items()
+        }
+    )
 
 
 def _read(text: str) -> dict[str, Any]:
@@ -144,22 +161,6 @@ def _number(value: object, where: str) -> float:
         return finite(value)
     except ValueError as error:
         raise BlockScalesError(f"{where} {error}") from error
-
-
-def _parse_components(adapter: str, entries: object) -> BlockScales:
-    where = f"block scales of {adapter}"
-    if not isinstance(entries, dict):
-        raise BlockScalesError(
-            f'{where}: expected components, such as {{"unet": {{"down": 0.5}}}}, not {json.dumps(entries)[:40]}'
-        )
-    return BlockScales(
-        {
-            name: {part: _parse_part(f"{where}: {name}.{part}", value) for part, value in scale.items()}
-            if isinstance(scale, dict)
-            else _number(scale, f"{where}: {name}")
-            for name, scale in entries.items()
-        }
-    )
 
 
 def _parse_part(where: str, entry: object) -> PartScale:

@@ -5,21 +5,20 @@ parts are joined into one over the fused rows. Both are exact.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lorakit_cli.core.architecture import Name
 from lorakit_cli.core.base_index import BaseComponent, BaseIndex
 from lorakit_cli.core.held import component_of, is_matrix, unheld
 from lorakit_cli.core.joined_layer import join
 from lorakit_cli.core.lora_file import LoraFile, LoraLayer
-from lorakit_cli.core.matching import Match
+from lorakit_cli.core.match import Match
 from lorakit_cli.core.new_layer import NewLayer, Place, Share, rename
 from lorakit_cli.core.target_layout import TargetLayout
 from lorakit_cli.errors import UnsupportedError
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(NamedTuple):
     """A module under the name that the new layout has for it."""
 
     component: BaseComponent
@@ -70,6 +69,11 @@ def _slots(base: BaseIndex, name: str, target: TargetLayout) -> dict[str, Slot]:
 def _shares(match: Match, slots: Mapping[str, Slot]) -> Iterator[tuple[Slot, Share]]:
     """Part a layer among the names of the new layout; parts that stay together stay in one share."""
     layer = match.layer
+    own = slots[match.name.parts[0]]
+    if own.name.parts == match.name.parts:
+        rows = sum(_shape(own.component, module, layer)[0] for module in own.name.parts)
+        yield own, Share(layer, 0, rows, rows, 0, rows, match.name.swapped != own.name.swapped)
+        return
     parts = list(zip(match.name.parts, match.parts, strict=True))
     while parts:
         slot = slots[parts[0][0]]
@@ -87,8 +91,9 @@ def _shares(match: Match, slots: Mapping[str, Slot]) -> Iterator[tuple[Slot, Sha
 
 def _shape(component: BaseComponent, module: str, layer: LoraLayer) -> tuple[int, ...]:
     for parameter in (f"{module}.{layer.kind.parameter}", module):
-        if component.place(parameter):
-            return component.shape(parameter) or (1,)
+        shape = component.find(parameter)
+        if shape is not None:
+            return shape or (1,)
     raise UnsupportedError(f"the model has no {module}.{layer.kind.parameter}, which {layer.stem} would change")
 
 

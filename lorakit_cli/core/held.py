@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from lorakit_cli.core.base_index import BaseIndex
-from lorakit_cli.core.matching import Match
+from lorakit_cli.core.match import Match
 from lorakit_cli.core.new_layer import has_row_magnitude
 from lorakit_cli.core.target_layout import TargetLayout
 
@@ -25,7 +25,7 @@ def unheld(base: BaseIndex, matches: Sequence[Match], target: TargetLayout) -> I
             yield match, f"cannot hold {layer.kind.name}, which {layer.stem} is; it holds {held}"
         elif layer.kind.name == _DORA and not target.alpha:
             other = next((known for name, known in kinds[component].items() if name != _DORA), None)
-            if not has_row_magnitude(layer, base.components[component].shape(match.parts[0].parameter)):
+            if not has_row_magnitude(layer, base.components[component].shape(match.parameters[0])):
                 yield match, f"cannot hold DoRA with a magnitude for each column, which {layer.stem} has, only by row"
             elif other:
                 yield (
@@ -37,7 +37,7 @@ def unheld(base: BaseIndex, matches: Sequence[Match], target: TargetLayout) -> I
 
 def component_of(match: Match) -> str:
     """Name the component that a match is in."""
-    return match.parts[0].target.component
+    return match.component
 
 
 def is_matrix(match: Match) -> bool:

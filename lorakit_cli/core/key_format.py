@@ -1,17 +1,24 @@
 """One layout of key names: which stems are of it, and how a module of the base is written in it."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from lorakit_cli.core.architecture import Name, Shape
 from lorakit_cli.core.late import late
+from lorakit_cli.core.record import Record
 
 # What the modules of a UNet start with, in diffusers' names and in those of the original code, flattened or not.
-_UNET = late(
-    r"(down_blocks|up_blocks|mid_block|time_embedding|add_embedding|class_embedding"
-    r"|input_blocks|middle_block|output_blocks|time_embed|label_emb|out)[._]\d*|(conv_in|conv_out|conv_norm_out)$"
-)
-_NOT_UNET = late(r"(down_blocks|up_blocks|mid_block)[._](\d+[._])?(blocks|layers)[._]")
+_BLOCKS = ("down_blocks", "up_blocks", "mid_block")
+_UNET = tuple(
+    name + mark
+    for name in (
+        *_BLOCKS, "time_embedding", "add_embedding", "class_embedding", "input_blocks", "middle_block", "output_blocks",
+        "time_embed", "label_emb", "out",
+    )
+    for mark in "._"
+)  # fmt: skip
+_UNET_ENDS = ("conv_in", "conv_out", "conv_norm_out")
+# And what those of other denoisers do that also have blocks down and up.
+_OTHER = ("blocks.", "blocks_", "layers.", "layers_")
 
 _CLIP = ("text_model.", "encoder.layers.", "embeddings.", "final_layer_norm", "text_projection")
 # Gemma, Qwen and their like; no denoiser that lorakit knows calls its attention so.
@@ -20,19 +27,19 @@ _T5 = ("encoder.block.", "encoder.final_layer_norm", "encoder.embed_tokens", "sh
 
 
 def by_dots(key: str) -> tuple[str, str] | None:
-    """Leave it to the dots where stem and suffix part."""
+    """Take no key without dots: they alone part stem and suffix."""
     return None
 
 
-class KeyFormat(NamedTuple):
+class KeyFormat(Record):
     """One layout of key names.
 
     `components` lists those a stem (a key without its suffix) can belong to, likeliest first, none where the stem
     is not of this layout. `write` gives the stems that the names of a component have in it, each with its name.
     Names are only ever written, never taken apart: flattened ones cannot be split back. `body` is a stem without
-    what the layout adds, as far as that is needed to recognise the architecture. `split` parts a key into stem and
-    suffix where a layout does not do it with dots. `settle` chooses the very layout among several of one name, given
-    the shapes of each stem's tensors.
+    what the layout adds, as far as that is needed to recognise the architecture. `split` parts a key without
+    dots into stem and suffix. `settle` chooses the very layout among several of one name, given the shapes of each
+    stem's tensors. `keeps_runs`: whatever stands between the dots of a name, `write` takes it over.
     """
 
     name: str
@@ -41,13 +48,24 @@ class KeyFormat(NamedTuple):
     body: Callable[[str], str]
     split: Callable[[str], tuple[str, str] | None] = by_dots
     settle: "Callable[[Mapping[str, Sequence[Shape]]], KeyFormat] | None" = None
+    keeps_runs: bool = False
 
 
 def denoisers(body: str) -> tuple[str, ...]:
     """List the components that a module of a denoiser can belong to, from how its name starts."""
-    if _UNET.match(body) and not _NOT_UNET.match(body):
-        return ("unet", "transformer")
-    return ("transformer", "unet")
+    if body.startswith(_UNET):
+        return ("transformer", "unet") if _is_other(body) else ("unet", "transformer")
+    return ("unet", "transformer") if body in _UNET_ENDS else ("transformer", "unet")
+
+
+def _is_other(body: str) -> bool:
+    """Tell whether a name is none of a UNet although it starts like one: `down_blocks.0.blocks.…`."""
+    if not body.startswith(_BLOCKS):
+        return False
+    rest = body.partition("_block")[2].lstrip("s")[1:]
+    behind = rest.lstrip("0123456789")
+    numbered = behind != rest and behind[:1] in (".", "_")
+    return rest.startswith(_OTHER) or (numbered and behind.startswith(_OTHER, 1))
 
 
 def anywhere(body: str) -> tuple[str, ...]:
@@ -69,26 +87,24 @@ def prefixed(name: str, prefixes: Mapping[str, tuple[str, ...]], *, flat: bool) 
     longest_first = sorted(prefixes, key=len, reverse=True)
     any_of_them = tuple(longest_first)
 
-    def prefix_of(stem: str) -> str | None:
-        for prefix in longest_first:
-            if stem.startswith(prefix):
-                return prefix
-        return None
-
     def body(stem: str) -> str:
-        return stem[len(prefix_of(stem) or "") :]
+        if stem.startswith(any_of_them):
+            for prefix in longest_first:
+                if stem.startswith(prefix):
+                    return stem[len(prefix) :]
+        return stem
 
     def components(stem: str) -> tuple[str, ...]:
-        if not stem.startswith(any_of_them):
-            return ()
-        prefix = prefix_of(stem) or ""
-        return prefixes[prefix] or denoisers(stem[len(prefix) :])
+        # Asked of every stem of every file, so that most are done with at once.
+        if stem.startswith(any_of_them):
+            for prefix in longest_first:
+                if stem.startswith(prefix):
+                    return prefixes[prefix] or denoisers(stem[len(prefix) :])
+        return ()
 
-    def write(component: str, names: Sequence[Name]) -> Iterator[tuple[str, Name]]:
+    def write(component: str, names: Sequence[Name]) -> Iterable[tuple[str, Name]]:
         own = [p for p, parts in prefixes.items() if component in (parts or ("unet", "transformer"))]
-        for entry in names:
-            text = entry.text.replace(".", "_") if flat else entry.text
-            for prefix in own:
-                yield prefix + text, entry
+        texts = [entry.text.replace(".", "_") for entry in names] if flat else [entry.text for entry in names]
+        return zip([p + text for text in texts for p in own], [entry for entry in names for _ in own], strict=True)
 
-    return KeyFormat(name, components, write, body)
+    return KeyFormat(name, components, write, body, keeps_runs=True)

@@ -1,10 +1,11 @@
 """Sort the keys of an adapter file into layers: by stem, by layout, by algorithm."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from lorakit_cli.core.key_format import KeyFormat, by_dots
 from lorakit_cli.core.kind import ALPHA, Kind, Shapes
+from lorakit_cli.core.record import Record
 from lorakit_cli.core.shown import shown
 from lorakit_cli.core.tensor_info import TensorInfo
 
@@ -13,36 +14,39 @@ _COMMON = frozenset({"alpha", "weight", "bias", "scale", "down", "up", "magnitud
 _MOST_NAMES = 5
 
 
-class Problem(NamedTuple):
+class Problem(Record):
     """Something wrong with an adapter file; fatal: it cannot be applied as it is meant."""
 
     text: str
     fatal: bool = False
 
 
-class Group(NamedTuple):
-    """The keys of one stem: its layout, the components it may belong to, its alpha's key, its parts by algorithm."""
-
-    format: KeyFormat
-    components: tuple[str, ...]
-    alpha: str | None
-    parts: tuple[tuple[Kind, Mapping[str, str]], ...]
-
-
-class Grouped(NamedTuple):
-    """All keys of a file: in a group, in `unknown`, or named by a problem."""
-
-    groups: dict[str, Group]
-    unknown: list[str]
-    problems: list[Problem]
-
-
-class _Parts(NamedTuple):
+class Parts(Record):
     """The roles of a stem that make up layers, by algorithm, and those left; `telling`: an adapter alone has such."""
 
     kinds: tuple[tuple[Kind, tuple[str, ...]], ...]
     left: tuple[str, ...]
     telling: bool
+
+
+class Group(NamedTuple):
+    """The keys of one stem: its layout, the components it may belong to, its keys by role, what they make up.
+
+    Groups whose tensors are of the same roles, dtypes and shapes, of which a model has but a few, share `parts`.
+    """
+
+    format: KeyFormat
+    components: tuple[str, ...]
+    keys: Mapping[str, str]
+    parts: Parts
+
+
+class Grouped(Record):
+    """All keys of a file: in a group, in `unknown`, or named by a problem."""
+
+    groups: dict[str, Group]
+    unknown: list[str]
+    problems: list[Problem]
 
 
 class Grouping:
@@ -63,12 +67,16 @@ class Grouping:
         done = Grouped({}, [], [])
         stems: dict[str, dict[str, str]] = {}
         names: dict[str, None] = {}
+        after_flat = self._after_flat
         for key in keys:
-            split = self._split(key, names)
-            if split is None:
-                done.unknown.append(key)
-                continue
-            stem, role = split
+            stem, _, end = key.partition(".")
+            role = after_flat.get(end)
+            if role is None:
+                split = self._split(key, names)
+                if split is None:
+                    done.unknown.append(key)
+                    continue
+                stem, role = split
             roles = stems.get(stem)
             if roles is None:
                 roles = stems[stem] = {}
@@ -80,34 +88,33 @@ class Grouping:
             listed = ", ".join(shown(name, 40) for name in list(names)[:_MOST_NAMES])
             text = f"it holds several adapters, {listed}; save each into a file of its own"
             done.problems.insert(0, Problem(text, fatal=True))
-        formats = [self._settled(known, stems, tensors) for known in self._formats]
-        parted: dict[tuple[object, ...], _Parts] = {}
+        claims = [(known, known.components) for known in self._settled(stems, tensors)]
+        parted: dict[tuple[object, ...], Parts] = {}
         for stem, roles in stems.items():
-            layout = None
-            for known in formats:
-                components = known.components(stem)
+            layout: KeyFormat | None = None
+            components: tuple[str, ...] = ()
+            for known, components_of in claims:
+                components = components_of(stem)
                 if components:
-                    layout = known, components
+                    layout = known
                     break
-            # Layers of the same roles and shapes, of which a model has but a few, come to the same parts.
-            sort = (layout is None, *((role, tensors[key].shape) for role, key in roles.items()))
-            made_of = parted.get(sort)
-            if made_of is None:
+            sort = (layout is None, *roles, *[tensors[key][:2] for key in roles.values()])
+            parts = parted.get(sort)
+            if parts is None:
                 shapes = {role: tensors[key].shape for role, key in roles.items() if role != ALPHA}
-                made_of = parted[sort] = self._part(shapes, known=layout is not None)
-            self._add(done, stem, roles, layout, made_of)
+                parts = parted[sort] = self._part(shapes, known=layout is not None)
+            if parts.left or not parts.kinds:
+                _tell_left(done, roles, parts, known=layout is not None)
+            if layout is not None and parts.kinds:
+                done.groups[stem] = Group(layout, components, roles, parts)
         _refuse_unknown_parts(done)
         return done
 
     def _split(self, key: str, names: dict[str, None]) -> tuple[str, str] | None:
         """Part a key into stem and role: by the longest suffix known, or by one with an adapter's name inside."""
-        for known in self._undotted:
-            parted = known.split(key)
-            if parted:
-                return parted[0], self._roles[parted[1]]
-        flat, _, end = key.partition(".")
-        if end in self._after_flat:
-            return flat, self._after_flat[end]
+        if "." not in key:
+            parted = next((found for known in self._undotted if (found := known.split(key))), None)
+            return (parted[0], self._roles[parted[1]]) if parted else None
         last = key.rfind(".")
         second = key.rfind(".", 0, last) if last > 0 else -1
         for dot in (key.rfind(".", 0, second) if second > 0 else -1, second, last):
@@ -134,16 +141,18 @@ class Grouping:
                 return ".".join(words[:-count]), self._roles[suffix]
         return None
 
-    @staticmethod
     def _settled(
-        known: KeyFormat, stems: Mapping[str, Mapping[str, str]], tensors: Mapping[str, TensorInfo]
-    ) -> KeyFormat:
-        if known.settle is None:
-            return known
-        own = {stem: roles for stem, roles in stems.items() if known.components(stem)}
-        return known.settle({stem: [tensors[key].shape for key in roles.values()] for stem, roles in own.items()})
+        self, stems: Mapping[str, Mapping[str, str]], tensors: Mapping[str, TensorInfo]
+    ) -> Iterator[KeyFormat]:
+        """Choose the very layout where there are several of one name."""
+        for known in self._formats:
+            if known.settle is None:
+                yield known
+            else:
+                own = ((stem, roles.values()) for stem, roles in stems.items() if known.components(stem))
+                yield known.settle({stem: [tensors[key].shape for key in keys] for stem, keys in own})
 
-    def _part(self, shapes: Shapes, *, known: bool) -> _Parts:
+    def _part(self, shapes: Shapes, *, known: bool) -> Parts:
         """Part the roles of a stem by algorithm."""
         left = dict(shapes)
         parts: list[tuple[Kind, tuple[str, ...]]] = []
@@ -152,28 +161,20 @@ class Grouping:
             parts += [(part, taken) for part in (kind, *kind.beside)]
             left = {role: shape for role, shape in left.items() if role not in taken}
         telling = bool(parts) or any(role in self._telling for role in left)
-        return _Parts(tuple(parts), tuple(left), telling)
+        return Parts(tuple(parts), tuple(left), telling)
 
     def _kind_of(self, shapes: Shapes) -> Kind | None:
         return next((kind for kind in self._kinds if kind.required <= shapes.keys() and kind.when(shapes)), None)
 
-    @staticmethod
-    def _add(
-        done: Grouped,
-        stem: str,
-        roles: Mapping[str, str],
-        layout: tuple[KeyFormat, tuple[str, ...]] | None,
-        parts: _Parts,
-    ) -> None:
-        if parts.left and parts.telling and layout:
-            has = " and ".join(shown(roles[role]) for role in parts.left[:_MOST_NAMES])
-            wrong = "is a part that does not go with the rest" if parts.kinds else "is there without what belongs to it"
-            done.problems.append(Problem(f"{has} {wrong}; the file is incomplete or damaged", fatal=True))
-        elif not parts.kinds:
-            done.unknown.extend(roles.values())
-        if layout and parts.kinds:
-            keys = tuple((kind, {role: roles[role] for role in taken}) for kind, taken in parts.kinds)
-            done.groups[stem] = Group(*layout, roles.get(ALPHA), keys)
+
+def _tell_left(done: Grouped, roles: Mapping[str, str], parts: Parts, *, known: bool) -> None:
+    """Say of keys that make up no layer what is the matter with them."""
+    if parts.left and parts.telling and known:
+        has = " and ".join(shown(roles[role]) for role in parts.left[:_MOST_NAMES])
+        wrong = "is a part that does not go with the rest" if parts.kinds else "is there without what belongs to it"
+        done.problems.append(Problem(f"{has} {wrong}; the file is incomplete or damaged", fatal=True))
+    elif not parts.kinds:
+        done.unknown.extend(roles.values())
 
 
 def _refuse_unknown_parts(done: Grouped) -> None:

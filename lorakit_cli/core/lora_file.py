@@ -2,17 +2,22 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from operator import attrgetter, methodcaller
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from lorakit_cli.core.adapter_metadata import AdapterConfig, config_beside, read_configs
+from lorakit_cli.core.adapter_metadata import config_beside, read_configs
 from lorakit_cli.core.key_format import KeyFormat
 from lorakit_cli.core.key_groups import Group, Grouping, Problem
 from lorakit_cli.core.kind import ALPHA, Kind, Settings, Shape, Shapes, alpha_over_rank
+from lorakit_cli.core.record import Record
 from lorakit_cli.core.shown import shown
 from lorakit_cli.core.tensor_file import TensorFile, read_header
 from lorakit_cli.core.tensor_info import FLOATS, TensorInfo
 from lorakit_cli.errors import CorruptFileError, NotALoraError
+
+if TYPE_CHECKING:
+    from lorakit_cli.core.adapter_config import AdapterConfig
 
 
 class LoraLayer(NamedTuple):
@@ -41,14 +46,16 @@ class LoraLayer(NamedTuple):
         return self.components[0]
 
 
+_BEHIND_KEYS = LoraLayer._fields.index("keys") + 1
 _PLAIN, _PEFT = "lora", "peft"
+_NO_MAGNITUDE = "its settings say DoRA, but the file has no magnitude for it; it is incomplete"
 _NO_CONFIG = (
     "it is in peft's layout and has no adapter_config.json beside it, which would give the alphas: every scale is "
     "taken as 1; copy that file too if there is one"
 )
 
 
-class LoraFile(NamedTuple):
+class LoraFile(Record):
     """An adapter file, read completely: every key is in a layer, in an embedding or in `unknown_keys`.
 
     `embeddings` are textual inversions that lie in the same file. `problems` says what is wrong with it; with a
@@ -69,7 +76,10 @@ class LoraFile(NamedTuple):
     @property
     def formats(self) -> tuple[KeyFormat, ...]:
         """The layouts of its keys, the one of most layers first."""
-        counts = Counter(layer.format.name for layer in self.layers)
+        # Several of them may go by one name, of which the last is meant.
+        counts = Counter(map(attrgetter("format.name"), self.layers))
+        if len(counts) == 1:
+            return (self.layers[-1].format,)
         by_name = {layer.format.name: layer.format for layer in self.layers}
         return tuple(by_name[name] for name, _ in counts.most_common())
 
@@ -90,16 +100,17 @@ class LoraFile(NamedTuple):
                 raise CorruptFileError(f"{self.path}: {problem.text}")
 
 
-class Reading(NamedTuple):
+class Reading(Record):
     """What is needed to read adapter files: the layouts and algorithms, and what is known to be something else.
 
-    `embedding_of` names the textual inversion that a key belongs to; `foreign` says what a file is that holds no
-    adapter and what to do with it, given its keys; keys that end in one of `ignorable` mean nothing.
+    `formats` and `kinds` give the layouts and algorithms that some keys may be of. `embeddings` names for each key
+    that belongs to a textual inversion which one; `foreign` says what a file is that holds no adapter and what to do
+    with it, given its keys; keys that end in one of `ignorable` mean nothing.
     """
 
-    formats: Sequence[KeyFormat]
-    kinds: Sequence[Kind]
-    embedding_of: Callable[[str, Mapping[str, str]], str | None] = lambda key, metadata: None
+    formats: Callable[[Collection[str]], Sequence[KeyFormat]]
+    kinds: Callable[[Collection[str]], Sequence[Kind]]
+    embeddings: Callable[[Collection[str], Mapping[str, str]], Mapping[str, str]] = lambda keys, metadata: {}
     foreign: Callable[[Collection[str]], str | None] = lambda keys: None
     ignorable: tuple[str, ...] = ()
 
@@ -110,17 +121,16 @@ def read_lora_file(path: Path, reading: Reading, data: Path | None = None) -> Lo
     instead = reading.foreign(file.tensors)
     if instead:
         raise NotALoraError(f"{path} is {instead}")
-    keys = [key for key in file.tensors if not key.endswith(reading.ignorable)] if reading.ignorable else file.tensors
+    keys: Collection[str] = file.tensors
+    if any(map(methodcaller("endswith", reading.ignorable), keys)):
+        keys = [key for key in keys if not key.endswith(reading.ignorable)]
+    named = reading.embeddings(keys, file.metadata)
     found: dict[str, list[str]] = {}
-    rest: list[str] = []
-    for key in keys:
-        name = reading.embedding_of(key, file.metadata)
-        if name is None:
-            rest.append(key)
-        else:
-            found.setdefault(name, []).append(key)
+    for key, name in named.items():
+        found.setdefault(name, []).append(key)
     embeddings = {name: tuple(keys) for name, keys in found.items()}
-    done = Grouping(reading.formats, reading.kinds).group(rest, file.tensors)
+    rest = [key for key in keys if key not in named] if named else keys
+    done = Grouping(reading.formats(rest), reading.kinds(rest)).group(rest, file.tensors)
     if not done.groups and not done.problems:
         raise NotALoraError(_no_adapter(path, file, embeddings))
     configs, beside = read_configs(file.metadata, path), config_beside(path)
@@ -134,7 +144,7 @@ def read_lora_file(path: Path, reading: Reading, data: Path | None = None) -> Lo
 
 
 class _Sizes(NamedTuple):
-    """What a layer's shapes come to; layers of equal shapes, of which a model has but a few, share it."""
+    """What a layer's shapes come to."""
 
     shapes: Shapes
     rank: int
@@ -144,34 +154,53 @@ class _Sizes(NamedTuple):
 def _layers(
     file: TensorFile,
     groups: Mapping[str, Group],
-    configs: Mapping[str, AdapterConfig],
-    beside: AdapterConfig | None,
+    configs: "Mapping[str, AdapterConfig]",
+    beside: "AdapterConfig | None",
     problems: list[Problem],
 ) -> list[LoraLayer]:
     alphas = _alphas(file, groups, problems)
     layers: list[LoraLayer] = []
-    known: dict[tuple[object, ...], _Sizes] = {}
+    sizes: dict[tuple[int, int], _Sizes] = {}
+    alike: dict[tuple[int, int, float | None], LoraLayer] = {}
+    new = tuple.__new__
     for stem, group in groups.items():
-        named = (configs[name] for name in group.components if name in configs)
-        config = beside or next(named, configs.get(""))
+        config = beside or (_config_of(group, configs) if configs else None)
+        alpha = alphas.get(stem)
         previous: LoraLayer | None = None
-        for kind, keys in group.parts:
-            sort = (id(kind), *((role, file.tensors[key].shape) for role, key in keys.items()))
-            try:
-                _require_values(kind, keys, file.tensors)
-                if config and config.dora and kind.name == _PLAIN:
-                    raise ValueError("its settings say DoRA, but the file has no magnitude for it; it is incomplete")
-                sizes = known.get(sort)
-                if sizes is None:
-                    shapes = {role: file.tensors[key].shape for role, key in keys.items()}
-                    sizes = known[sort] = _Sizes(shapes, kind.rank(shapes), kind.delta_shape(shapes))
-                layer = _layer(stem, group, kind, keys, sizes, alphas.get(stem), config, previous)
-            except ValueError as error:
-                problems.append(Problem(f"{shown(stem)}: {error}", fatal=True))
-                continue
+        for place, (kind, roles) in enumerate(group.parts.kinds):
+            keys = {role: group.keys[role] for role in roles}
+            sort = id(group.parts), place
+            like = alike.get((*sort, alpha)) if config is None else None
+            if like:
+                # What stands behind the keys follows from shapes, alpha and settings.
+                same = like[_BEHIND_KEYS:]
+                layer = new(LoraLayer, (stem, group.format, group.components, kind, keys, *same))
+            else:
+                try:
+                    _require_values(kind, keys, file.tensors)
+                    if config and config.dora and kind.name == _PLAIN:
+                        raise ValueError(_NO_MAGNITUDE)
+                    if sort not in sizes:
+                        sizes[sort] = _sizes(kind, keys, file.tensors)
+                    layer = _layer(stem, group, kind, keys, sizes[sort], alpha, config, previous)
+                except ValueError as error:
+                    problems.append(Problem(f"{shown(stem)}: {error}", fatal=True))
+                    continue
+                alike[*sort, alpha] = layer
             previous = previous or layer
             layers.append(layer)
     return layers
+
+
+def _config_of(group: Group, configs: "Mapping[str, AdapterConfig]") -> "AdapterConfig | None":
+    named = (configs[name] for name in group.components if name in configs)
+    return next(named, configs.get(""))
+
+
+def _sizes(kind: Kind, keys: Mapping[str, str], tensors: Mapping[str, TensorInfo]) -> _Sizes:
+    """Read the shapes of a layer. Raises ValueError."""
+    shapes = {role: tensors[key].shape for role, key in keys.items()}
+    return _Sizes(shapes, kind.rank(shapes), kind.delta_shape(shapes))
 
 
 def _require_values(kind: Kind, keys: Mapping[str, str], tensors: Mapping[str, TensorInfo]) -> None:
@@ -182,7 +211,7 @@ def _require_values(kind: Kind, keys: Mapping[str, str], tensors: Mapping[str, T
 
 
 def _alphas(file: TensorFile, groups: Mapping[str, Group], problems: list[Problem]) -> dict[str, float]:
-    stems = {group.alpha: stem for stem, group in groups.items() if group.alpha}
+    stems = {group.keys[ALPHA]: stem for stem, group in groups.items() if ALPHA in group.keys}
     try:
         return dict(zip(stems.values(), file.scalars(stems), strict=True))
     except CorruptFileError:
@@ -202,7 +231,7 @@ def _layer(
     keys: Mapping[str, str],
     sizes: _Sizes,
     alpha: float | None,
-    config: AdapterConfig | None,
+    config: "AdapterConfig | None",
     beside: LoraLayer | None,
 ) -> LoraLayer:
     shapes, rank, delta_shape = sizes

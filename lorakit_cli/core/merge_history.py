@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from lorakit_cli.core.late import late
+from lorakit_cli.core.record import Record
 from lorakit_cli.core.stated import Statements, capped, text_of
 
 _MOST = 50
@@ -12,7 +12,7 @@ _MOST = 50
 _NOTES = late(r"(merged|dimension is resized|dynamic resize|extracted)\b", re.IGNORECASE)
 
 
-class MergeHistory(NamedTuple):
+class MergeHistory(Record):
     """The names of what was merged, the method as stated, and remarks of tools that rewrote the file."""
 
     merged_from: tuple[str, ...] = ()
@@ -38,6 +38,6 @@ def read_merge_history(metadata: Mapping[str, str]) -> MergeHistory:
     return MergeHistory(
         tuple(dict.fromkeys(name for text in [*titles, *names] if (name := capped((text or "").strip(), 100))))[:_MOST],
         ", ".join(text for text in method if text) or None,
-        tuple(capped(remark) for remark in remarks if _NOTES.match(remark.strip())),
+        tuple(capped(remark) for remark in remarks if remark and _NOTES.match(remark.strip())),
         tuple(stated.problems),
     )

@@ -5,12 +5,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from lorakit_cli.core.late import late
+
 # A plain name, or several to choose from. Nearly all patterns are one, and a file may hold hundreds.
 _NAME = r"\w(?:\w|\\?\.)*"
-_LITERAL = re.compile(rf"(\^?)(?:({_NAME})|\((?:\?:)?({_NAME}(?:\|{_NAME})*)\))\$?")
+_LITERAL = late(rf"(\^?)(?:({_NAME})|\((?:\?:)?({_NAME}(?:\|{_NAME})*)\))\$?")
 # A repeated group, or many repeats, can take forever on a name that does not fit, and no trainer writes such.
-_COSTLY = re.compile(r"\)[*+?{]")
-_REPEATED = re.compile(r"(?<!\\)[*+{]")
+_COSTLY = late(r"\)[*+?{]")
+_REPEATED = late(r"(?<!\\)[*+{]")
 _MOST_REPEATED = 4
 _LONGEST = 1000
 

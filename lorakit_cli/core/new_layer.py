@@ -1,7 +1,7 @@
 """One layer, or rows of it, under a new name: its tensors as pieces of the file it comes from, and its scale."""
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lorakit_cli.core.architecture import Name
 from lorakit_cli.core.kind import Shape
@@ -27,8 +27,7 @@ _SPLIT = frozenset(
 _PAIRS = frozenset({"lora", "dora"})
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(NamedTuple):
     """Rows of a layer, and where they come to lie.
 
     `start` to `stop` of the layer's `rows` rows begin at row `offset` of the `total` rows of the new layer;
@@ -49,8 +48,7 @@ class Share:
         return self.stop - self.start == self.rows and not self.swapped
 
 
-@dataclass(frozen=True, slots=True)
-class NewLayer:
+class NewLayer(NamedTuple):
     """A layer of the new file: the modules it covers, its tensors, its rank and scale, and the layers it is made of."""
 
     stem: str
@@ -63,8 +61,7 @@ class NewLayer:
     sources: tuple[LoraLayer, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a new layer belongs: the start of its keys, its module, the shape that it changes, and the layout."""
 
     stem: str

@@ -3,19 +3,24 @@
 import json
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
+from lorakit_cli.core.ahead import ahead
 from lorakit_cli.core.kind import Shape
+from lorakit_cli.core.output_file import send_to_disk
+from lorakit_cli.core.source import Source
 from lorakit_cli.core.tensor_info import BIT_SIZES, TensorInfo
+
+_BLOCK = 1 << 20
+# So much goes to the disk at a time.
+_SENT = 8 << 20
 
 Run = tuple[int, int]
 # Bytes of the input, from first to last, or bytes as they are.
 Piece = Run | bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Interleaved:
+class Interleaved(NamedTuple):
     """Rows made of several runs side by side: of each run so many bytes per row, None for as many zeros."""
 
     rows: int
@@ -28,8 +33,7 @@ class Interleaved:
                 yield bytes(width) if run is None else (run[0] + row * width, run[0] + (row + 1) * width)
 
 
-@dataclass(frozen=True, slots=True)
-class Computed:
+class Computed(NamedTuple):
     """Bytes that are computed when they are written."""
 
     size: int
@@ -39,8 +43,7 @@ class Computed:
 Pieces = Sequence[Piece | Interleaved | Computed]
 
 
-@dataclass(frozen=True, slots=True)
-class NewTensor:
+class NewTensor(NamedTuple):
     """One tensor of a new file: its name, dtype as safetensors spells it, shape, and its bytes in pieces."""
 
     name: str
@@ -54,13 +57,55 @@ class NewTensor:
         return sum(size_of(piece) for piece in self.pieces)
 
 
-def write_tensors(file: BinaryIO, tensors: Sequence[NewTensor], metadata: Mapping[str, str], source: memoryview) -> int:
+def write_tensors(file: BinaryIO, tensors: Sequence[NewTensor], metadata: Mapping[str, str], source: Source) -> int:
     """Write a safetensors file; give the number of bytes written."""
     written = file.write(header_of(tensors, metadata))
-    for tensor in in_order(tensors):
-        for piece in flat(tensor.pieces):
-            written += file.write(piece if isinstance(piece, bytes) else source[piece[0] : piece[1]])
+    sent = 0
+    for block in ahead(blocks(in_order(tensors), source)):
+        written += file.write(block)
+        if written - sent > _SENT:
+            send_to_disk(file, sent, written)
+            sent = written
     return written
+
+
+def blocks(tensors: Iterable[NewTensor], source: Source) -> Iterator[memoryview]:
+    """Give the bytes of tensors one after another, a megabyte at a time; a block stands until the next but one."""
+    buffer, other = (memoryview(bytearray(_BLOCK)) for _ in range(2))
+    full = 0
+    for piece in _joined(piece for tensor in tensors for piece in flat(tensor.pieces)):
+        done, size = 0, size_of(piece)
+        while done < size:
+            count = min(size - done, _BLOCK - full)
+            part = buffer[full : full + count]
+            if isinstance(piece, bytes):
+                part[:] = piece[done : done + count]
+            else:
+                source.fill(part, piece[0] + done)
+            done += count
+            full += count
+            if full == _BLOCK:
+                yield buffer
+                buffer, other, full = other, buffer, 0
+    yield buffer[:full]
+
+
+def _joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Make one run of those that follow each other in the input."""
+    last: Run | None = None
+    for piece in pieces:
+        if last and not isinstance(piece, bytes) and piece[0] == last[1]:
+            last = last[0], piece[1]
+            continue
+        if last:
+            yield last
+        last = None
+        if isinstance(piece, bytes):
+            yield piece
+        else:
+            last = piece
+    if last:
+        yield last
 
 
 def in_order(tensors: Iterable[NewTensor]) -> list[NewTensor]:

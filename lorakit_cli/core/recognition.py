@@ -2,35 +2,39 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
-from lorakit_cli.core.architecture import Architecture, Shape, expand
+from lorakit_cli.core.architecture import Architecture, Shape, expand, expand_before
 from lorakit_cli.core.base_index import BaseComponent, BaseIndex, BaseTensor
 from lorakit_cli.core.kind import ANY
 from lorakit_cli.core.late import late
 from lorakit_cli.core.lora_file import LoraFile
-from lorakit_cli.core.matching import Match, Unmatched, match_layers
+from lorakit_cli.core.quick_places import quick_places
+from lorakit_cli.core.record import Record
 from lorakit_cli.core.shown import shown
 from lorakit_cli.core.tensor_info import TensorInfo
+
+if TYPE_CHECKING:
+    from lorakit_cli.core.match import Match
+    from lorakit_cli.core.matching import Unmatched
 
 # Below this part of its layers, a model is no explanation of a file.
 _LEAST_MATCH = 0.5
 # The number of a block, not the end of a name such as attn1 or linear_2.
-_NUMBER = late(r"(?<=[._])\d+(?=[._])")
+_NUMBER = late(r"_\d+(?=_)")
 _BLOCK = late(r"([^.]+)\.(\d+)\.")
 _NOWHERE = Path()
 
 
-@dataclass(frozen=True)
 class Candidate:
     """A published model that an adapter may be for, and how far its layers fit it."""
 
-    architecture: Architecture
-    size: str
-    file: LoraFile
+    def __init__(self, architecture: Architecture, size: str, file: LoraFile) -> None:
+        self.architecture = architecture
+        self.size = size
+        self.file = file
 
     @cached_property
     def base(self) -> BaseIndex:
@@ -38,23 +42,39 @@ class Candidate:
         return published(self.architecture, self.size)
 
     @cached_property
-    def _outcome(self) -> tuple[tuple[Match, ...], tuple[Unmatched, ...]]:
+    def _outcome(self) -> "tuple[tuple[Match, ...], tuple[Unmatched, ...]]":
+        # Most files go without.
+        from lorakit_cli.core.matching import match_layers
+
         return match_layers(self.base, self.size, self.file, hints=False)
 
+    @cached_property
+    def _quick(self) -> tuple[str, ...] | None:
+        if self.architecture.unchanged is None or not all(layout.keeps_runs for layout in self.file.formats):
+            return None
+        return quick_places(published(self.architecture, self.size, runs=True).components.values(), self.file)
+
     @property
-    def matches(self) -> tuple[Match, ...]:
+    def components(self) -> Mapping[int, str]:
+        """The component of each layer that fits, by the layer's id."""
+        if self._quick:
+            return dict(zip(map(id, self.file.layers), self._quick, strict=True))
+        return {id(match.layer): match.component for match in self.matches}
+
+    @property
+    def matches(self) -> "tuple[Match, ...]":
         """The layers that fit."""
         return self._outcome[0]
 
     @property
-    def missed(self) -> tuple[Unmatched, ...]:
+    def missed(self) -> "tuple[Unmatched, ...]":
         """The layers that do not."""
-        return tuple(part for part in self._outcome[1] if not part.loose)
+        return () if self._quick else tuple(part for part in self._outcome[1] if not part.loose)
 
     @property
     def is_exhausted(self) -> bool:
         """Whether the layers are in several stacks of blocks, and in each of them reach the last."""
-        reached = _depths(part.parameter for match in self.matches for part in match.parts)
+        reached = _depths(name for match in self.matches for name in match.parameters)
         whole = _depths(name for component in self.base.components.values() for name in component.tensors)
         return len(reached) > 1 and all(whole[stack] == last for stack, last in reached.items())
 
@@ -64,7 +84,7 @@ class Candidate:
         return self.architecture.variants.get(self.size, ())
 
 
-class Recognition(NamedTuple):
+class Recognition(Record):
     """What an adapter was made for: the candidates that explain it best, and why.
 
     `confidence` is `certain` (one published size has every layer, in its shape), `likely` (several have, and of one
@@ -93,8 +113,7 @@ def recognise(file: LoraFile, architectures: Callable[[str], Sequence[Architectu
             Candidate(known, size, file)
             for known in possible
             if known.published is published
-            for size, components in known.parameters().items()
-            if widths <= _known_widths(components)
+            for size in known.sizes_of(widths)
         ]
         candidates += alike
         complete = complete or tuple(candidate for candidate in alike if not candidate.missed)
@@ -126,17 +145,25 @@ def name_text(modules: Iterable[str]) -> str:
 
     Numbers are 0, `_` stands for `.`, and every line has a newline on both sides.
     """
-    return "\n" + "\n".join(dict.fromkeys(_NUMBER.sub("0", "\n".join(modules)).replace(".", "_").split("\n"))) + "\n"
+    text = _NUMBER.sub("_0", "\n".join(modules).replace(".", "_"))
+    return "\n" + "\n".join(dict.fromkeys(text.split("\n"))) + "\n"
 
 
-def published(architecture: Architecture, size: str) -> BaseIndex:
-    """Give a published model as a base: names and shapes, no files."""
+def published(architecture: Architecture, size: str, *, runs: bool = False) -> BaseIndex:
+    """Give a published model as a base: names and shapes, no files.
+
+    With `runs` those runs of blocks stay together that have the same names in every way of writing them.
+    """
     components: dict[str, BaseComponent] = {}
     for name, table in architecture.parameters()[size].items():
         # One of each shape will do, since it has no place in a file.
         alike = {shape: BaseTensor(TensorInfo("F32", shape, 0, 0), _NOWHERE) for shape in set(table.values())}
-        tensors = {key: alike[shape] for key, shape in expand(table).items()}
+        tensors = {template: alike[shape] for template, shape in table.items()}
         own = architecture if name == architecture.denoiser else None
+        if not runs:
+            tensors = expand(tensors)
+        elif own and own.unchanged:
+            tensors = expand_before(own.unchanged, tensors)
         class_name = min(architecture.classes, default="") if own else _text_class(table)
         components[name] = BaseComponent(name, class_name, {}, tensors, None, own)
     return BaseIndex(Path(size), architecture.name, components)
@@ -159,11 +186,6 @@ def _widths(file: LoraFile) -> set[int]:
     """Collect how many values each row of the layers has: splitting and stacking modules leaves that as it is."""
     shapes = {layer.delta_shape for layer in file.layers}
     return {math.prod(shape[1:]) for shape in shapes if len(shape) > 1 and ANY not in shape[1:]}
-
-
-def _known_widths(components: Mapping[str, Mapping[str, Shape]]) -> set[int]:
-    shapes = {shape for table in components.values() for shape in table.values()}
-    return {math.prod(shape[1:]) for shape in shapes if len(shape) > 1}
 
 
 def _reasons(complete: Sequence[Candidate], total: int) -> Iterator[str]:

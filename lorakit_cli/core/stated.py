@@ -4,7 +4,8 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+
+from lorakit_cli.core.record import Record
 
 # Files that hold more about an adapter, by the end of their name or by all of it.
 CIVITAI, WEBUI, MANAGER = ".civitai.info", ".json", ".metadata.json"
@@ -19,7 +20,7 @@ _NOTHING = ("", "None", "null")
 Place = str | tuple[str, ...]
 
 
-class SideFiles(NamedTuple):
+class SideFiles(Record):
     """What the files beside an adapter hold: contents by kind (one of BESIDE), and what could not be read."""
 
     contents: Mapping[str, Mapping[str, object]] = MappingProxyType({})

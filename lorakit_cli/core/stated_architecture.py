@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
 
+from lorakit_cli.core.record import Record
 from lorakit_cli.core.stated import CARD, CIVITAI, NOTHING_BESIDE, PEFT_CONFIG, Place, SideFiles, Statements
 
 _PLACES: dict[str, Place] = {
@@ -41,7 +41,7 @@ _FAMILIES = {
 }
 
 
-class StatedArchitecture(NamedTuple):
+class StatedArchitecture(Record):
     """One statement: where it stands, its text, and the family it means, None where that is not known."""
 
     source: str

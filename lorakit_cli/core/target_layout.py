@@ -1,7 +1,8 @@
 """A layout that adapters are written in: how its keys are made, and which algorithms it can hold."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from lorakit_cli.core.base_index import BaseComponent, BaseIndex
 
@@ -9,8 +10,7 @@ from lorakit_cli.core.base_index import BaseComponent, BaseIndex
 Write = Callable[[str], str]
 
 
-@dataclass(frozen=True, slots=True)
-class TargetLayout:
+class TargetLayout(NamedTuple):
     """A layout to convert to.
 
     `stem` says how the modules of one of the base's components are written; it raises UnsupportedError where the
@@ -26,7 +26,7 @@ class TargetLayout:
     suffixes: Mapping[str, str]
     kinds: frozenset[str]
     alpha: bool
-    text_suffixes: Mapping[str, str] = field(default_factory=dict)
+    text_suffixes: Mapping[str, str] = MappingProxyType({})
 
     def suffix(self, component: str, role: str) -> str:
         """Give the end of the key for a part of a layer."""

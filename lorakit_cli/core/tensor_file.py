@@ -3,12 +3,13 @@
 import math
 import os
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from io import FileIO
 from pathlib import Path, PurePath
-from typing import NamedTuple
 
 from lorakit_cli.core.quick_header import quick_header
+from lorakit_cli.core.record import Record
 from lorakit_cli.core.shown import shown
 from lorakit_cli.core.strict_json import depth, parse_json
 from lorakit_cli.core.tensor_info import BIT_SIZES, MOST, TensorInfo
@@ -35,7 +36,7 @@ _SCALARS = {
 }  # fmt: skip
 
 
-class TensorFile(NamedTuple):
+class TensorFile(Record):
     """The header of one safetensors file: `data`, which people know as `path`."""
 
     path: Path
@@ -48,20 +49,20 @@ class TensorFile(NamedTuple):
         """Read tensors of one element each. Raises CorruptFileError where one has more or is not finite."""
         # Most files have the same bytes in all of them.
         known: dict[tuple[str, bytes], float] = {}
+        tensors = self.tensors
         values: list[float] = []
         # Without a buffer, so that nothing of the tensors around them is read.
         with self.data.open("rb", buffering=0) as file:
+            read = _reader(file)
             for name in names:
-                info = self.tensors[name]
-                if (info.shape and math.prod(info.shape) != 1) or info.dtype not in _SCALARS:
-                    shape = f"{list(info.shape)!r:.80}"
-                    raise CorruptFileError(
-                        f"{self.path}: {shown(name)} should be one number but is {info.dtype} {shape}"
-                    )
-                data = _read_at(file, info.begin, info.end - info.begin)
-                value = known.get((info.dtype, data))
+                dtype, shape, begin, end = info = tensors[name]
+                if (shape and math.prod(shape) != 1) or dtype not in _SCALARS:
+                    sizes = f"{list(shape)!r:.80}"
+                    raise CorruptFileError(f"{self.path}: {shown(name)} should be one number but is {dtype} {sizes}")
+                data = read(end - begin, begin)
+                value = known.get((dtype, data))
                 if value is None:
-                    value = known[info.dtype, data] = self._number(name, info, data)
+                    value = known[dtype, data] = self._number(name, info, data)
                 values.append(value)
         return values
 
@@ -76,11 +77,16 @@ class TensorFile(NamedTuple):
         return float(value)
 
 
-def _read_at(file: FileIO, place: int, count: int) -> bytes:
+def _reader(file: FileIO) -> Callable[[int, int], bytes]:
+    """Give a function that reads so many bytes at a place."""
     if hasattr(os, "pread"):  # one call to the system where there are two
-        return os.pread(file.fileno(), count, place)
-    file.seek(place)
-    return file.read(count)
+        return partial(os.pread, file.fileno())
+
+    def read(count: int, place: int) -> bytes:
+        file.seek(place)
+        return file.read(count)
+
+    return read
 
 
 def read_header(path: Path, data: Path | None = None) -> TensorFile:

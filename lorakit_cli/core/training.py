@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import NamedTuple
 
 from lorakit_cli.core.late import late
+from lorakit_cli.core.record import Record
 from lorakit_cli.core.stated import (
     CARD,
     CIVITAI,
@@ -100,7 +100,7 @@ _LAST_UNIX_TIME = 253_402_300_799
 _MOST_ARGUMENTS = 50
 
 
-class StatedHash(NamedTuple):
+class StatedHash(Record):
     """A hash that the metadata states; `matches` is None where nobody can tell, or nobody has looked."""
 
     key: str
@@ -108,7 +108,7 @@ class StatedHash(NamedTuple):
     matches: bool | None = None
 
 
-class Training(NamedTuple):
+class Training(Record):
     """What is stated about a training, each fact as the file puts it, None where it says nothing.
 
     `images` counts each picture once, from the sizes of the data sets. `hashes` are lower-case hex, by metadata key.
@@ -184,7 +184,7 @@ def _software(stated: Statements) -> str | None:
         return f"OneTrainer {capped(revision, 12)}"
     if network.startswith("lycoris"):
         return "LyCORIS in kohya sd-scripts"
-    if _MUSUBI.match(network):
+    if network.startswith("networks.lora_") and _MUSUBI.match(network):
         return "musubi-tuner"
     if stated.text("ss_sd_scripts_commit_hash"):
         return "kohya sd-scripts"

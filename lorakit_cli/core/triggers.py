@@ -4,10 +4,10 @@ import heapq
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from lorakit_cli.core.late import late
+from lorakit_cli.core.record import Record
 from lorakit_cli.core.stated import (
     CARD,
     CIVITAI,
@@ -20,6 +20,9 @@ from lorakit_cli.core.stated import (
     capped,
     whole_number,
 )
+
+if TYPE_CHECKING:
+    from lorakit_cli.core.tag_count import TagCount
 
 TAGS, FOLDER = "ss_tag_frequency", "data set folder"
 # The author's own words first, what was noted down later after them.
@@ -38,7 +41,7 @@ _NEARLY_ALL, _FEWEST_IMAGES = 0.9, 4
 _FOLDER = late(r"\d{1,6}_(.{1,200}?)(?: \(\d{1,3}\))?", re.DOTALL)
 
 
-class Trigger(NamedTuple):
+class Trigger(Record):
     """One word or phrase and where it comes from; `guessed` where nobody calls it a trigger."""
 
     text: str
@@ -46,19 +49,11 @@ class Trigger(NamedTuple):
     guessed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class TagCount:
-    """A tag of the captions and the number of captions that have it."""
-
-    text: str
-    count: int
-
-
-class Triggers(NamedTuple):
+class Triggers(Record):
     """All triggers, the most trusted first and each once; the most frequent of `distinct` tags."""
 
     words: tuple[Trigger, ...] = ()
-    tags: tuple[TagCount, ...] = ()
+    tags: "tuple[TagCount, ...]" = ()
     distinct: int = 0
     problems: tuple[str, ...] = ()
 
@@ -74,7 +69,7 @@ class Triggers(NamedTuple):
         return self.best if self.words and not self.words[0].guessed else ()
 
 
-class _DataSet(NamedTuple):
+class _DataSet(Record):
     """One folder of pictures: what it is called after, the captions each tag stands in, and its size as stated."""
 
     words: str | None
@@ -116,12 +111,19 @@ def read_triggers(metadata: Mapping[str, str], side: SideFiles = NOTHING_BESIDE)
     sets = _data_sets(stated)
     words += [Trigger(tag, TAGS, guessed=True) for tag in _everywhere(sets)]
     words += [Trigger(each.words, FOLDER, guessed=True) for each in sets[:_MOST_WORDS] if each.words]
+    tags, distinct = _most_frequent(sets) if sets else ((), 0)
+    return Triggers(_each_once(words)[:_MOST_WORDS], tags, distinct, tuple(stated.problems))
+
+
+def _most_frequent(sets: list[_DataSet]) -> "tuple[tuple[TagCount, ...], int]":
+    """Give the most frequent tags of all data sets, and how many there are."""
+    from lorakit_cli.core.tag_count import TagCount
+
     total: Counter[str] = Counter()
     for each in sets:
         total.update(each.counts)
     most = heapq.nlargest(_MOST_TAGS, total.items(), key=lambda item: item[1])
-    tags = tuple(TagCount(capped(tag, _LONGEST_WORD), count) for tag, count in most)
-    return Triggers(_each_once(words)[:_MOST_WORDS], tags, len(total), tuple(stated.problems))
+    return tuple(TagCount(capped(tag, _LONGEST_WORD), count) for tag, count in most), len(total)
 
 
 def _split(value: object) -> list[str]:

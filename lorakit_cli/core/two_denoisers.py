@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from lorakit_cli.core.base_index import BaseIndex
-from lorakit_cli.core.matching import Match
+from lorakit_cli.core.match import Match
 
 _FIRST, _SECOND = "transformer", "transformer_2"
 
@@ -16,7 +16,7 @@ def only_the_first(base: BaseIndex, matches: Sequence[Match]) -> str | None:
     """
     if not {_FIRST, _SECOND} <= base.components.keys():
         return None
-    layers = {match.parts[0].target.component: match.layer for match in matches}
+    layers = {match.component: match.layer for match in matches}
     if _FIRST not in layers or _SECOND in layers:
         return None
     named = f"only {_FIRST}" if layers[_FIRST].components == (_FIRST,) else "neither"

@@ -6,7 +6,8 @@ from typing import NamedTuple
 from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.families import adapter_family, base_family, wrong_base
 from lorakit_cli.core.lora_file import LoraFile
-from lorakit_cli.core.matching import Match, Unmatched
+from lorakit_cli.core.match import Match
+from lorakit_cli.core.matching import Unmatched
 from lorakit_cli.core.shown import shown
 
 

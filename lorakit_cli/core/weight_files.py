@@ -1,11 +1,12 @@
 """Which files of a component's folder hold its weights, by the names diffusers and transformers give them."""
 
-import re
 from collections.abc import Collection, Iterable, Mapping
+
+from lorakit_cli.core.late import late
 
 # The stems under which diffusers and transformers keep weights.
 _STEMS = ("diffusion_pytorch_model", "model")
-_VARIANT = re.compile(
+_VARIANT = late(
     rf"(?:{'|'.join(_STEMS)})\.(?:(?P<single>\w+)\.safetensors(?:\.index\.json)?|safetensors\.index\.(?P<index>\w+)\.json)"
 )
 
@@ -30,7 +31,7 @@ def shards(index: Mapping[str, object]) -> list[str] | None:
     Only plain names pass, on every system, for an index must not reach out of its folder.
     """
     names = index.get("weight_map")
-    if not isinstance(names, dict) or not all(isinstance(name, str) and _is_plain(name) for name in names.values()):
+    if not isinstance(names, dict) or not all(isinstance(name, str) and is_plain(name) for name in names.values()):
         return None
     return sorted(set(names.values()))
 
@@ -48,5 +49,6 @@ def only_variant(folders: Collection[Collection[str]]) -> str | None:
     return known.pop() if len(known) == 1 and not plain else None
 
 
-def _is_plain(name: str) -> bool:
+def is_plain(name: str) -> bool:
+    """Tell whether a name is that of a file or folder here, on every system, and leads nowhere else."""
     return name not in ("", ".", "..") and not set(name) & set("/\\:\0")

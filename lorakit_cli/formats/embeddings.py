@@ -3,7 +3,8 @@
 A1111 and OneTrainer bundle them as `bundle_emb.<word>.…`, cloneofsimo and diffusers as the bare word.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from operator import methodcaller
 
 from lorakit_cli.core.late import late
 
@@ -16,12 +17,18 @@ _STARTS = ("bundle_emb.", "string_to_", "emb_params", "clip_", "<")
 _WORD = late(r"<[^<>]+>")
 
 
-def embedding_of(key: str, metadata: Mapping[str, str]) -> str | None:
-    """Name the textual inversion that a key belongs to, None where it belongs to none."""
-    if metadata.get(key) != _MARK and not key.startswith(_STARTS):
-        return None
+def embeddings(keys: Collection[str], metadata: Mapping[str, str]) -> dict[str, str]:
+    """Give the keys that belong to a textual inversion, each with its name."""
+    marked = {key for key, value in metadata.items() if value == _MARK}
+    if not marked and not any(map(methodcaller("startswith", _STARTS), keys)):
+        return {}
+    likely = [key for key in keys if key.startswith(_STARTS) or key in marked]
+    return {key: name for key in likely if (name := _name(key, key in marked, metadata)) is not None}
+
+
+def _name(key: str, marked: bool, metadata: Mapping[str, str]) -> str | None:
     if found := _BUNDLED.fullmatch(key):
         return found[1]
-    if metadata.get(key) == _MARK or _WORD.fullmatch(key):
+    if marked or _WORD.fullmatch(key):
         return key
     return metadata.get("name", "embedding") if _ALONE.fullmatch(key) else None

@@ -2,6 +2,10 @@
 
 import re
 from collections.abc import Collection
+from itertools import filterfalse
+from operator import methodcaller
+
+from lorakit_cli.core.late import late
 
 # (literals of which a key has one, what such a key must look like, how many must at least, what the file is)
 _KEYS = (
@@ -42,9 +46,9 @@ _KEYS = (
         "an IP-Adapter; load it with diffusers' load_ip_adapter",
     ),
 )  # fmt: skip
-_COMPILED = tuple((marks, re.compile(pattern), least, what) for marks, pattern, least, what in _KEYS)
+_LATE = tuple((marks, late(pattern), least, what) for marks, pattern, least, what in _KEYS)
 # Ends and parts of keys that no model has of its own: not "oft_" in soft_, "_emb" in time_embed, ".diff" in diffusion.
-_ADAPTER = re.compile(
+_ADAPTER = late(
     r"lora|lokr|hada_|(?:^|[._])b?oft_|ia3_|\.diff(?:_b)?$|\.(?:a1|b1)\.weight|on_input|\.[wb]_norm$|:(?:up|down)$"
     r"|^bundle_emb\.|\.(?:set_weight|bias_values)$|^emb_params$",
     re.M,
@@ -52,16 +56,14 @@ _ADAPTER = re.compile(
 # What is called so is a LoRA's, and nothing else has it.
 _PLAIN = tuple(f".lora_{part}.weight" for part in ("down", "up", "A", "B"))
 _FULL_MODEL = 100
-_CHECKPOINT = re.compile(
-    r"^(?:model\.diffusion_model|first_stage_model|cond_stage_model|conditioner\.embedders)\.", re.M
-)
+_CHECKPOINT = late(r"^(?:model\.diffusion_model|first_stage_model|cond_stage_model|conditioner\.embedders)\.", re.M)
 
 
 def foreign(keys: Collection[str]) -> str | None:
     """Say what a file is that holds no adapter and what to do with it, None where it may be one."""
-    doubtful = [key for key in keys if not key.endswith(_PLAIN)]
+    doubtful = list(filterfalse(methodcaller("endswith", _PLAIN), keys))
     text = "\n".join(doubtful)
-    for marks, pattern, least, what in _COMPILED:
+    for marks, pattern, least, what in _LATE:
         if any(mark in text for mark in marks) and sum(pattern.match(key) is not None for key in doubtful) >= least:
             return what
     if len(doubtful) < len(keys) or _ADAPTER.search(text):

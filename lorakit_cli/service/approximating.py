@@ -14,7 +14,7 @@ from lorakit_cli.core.delta import layer_delta
 from lorakit_cli.core.held import unheld
 from lorakit_cli.core.kind import ALPHA
 from lorakit_cli.core.lora_file import LoraFile, read_lora_file
-from lorakit_cli.core.matching import Match
+from lorakit_cli.core.match import Match
 from lorakit_cli.core.private_folder import private_folder
 from lorakit_cli.core.target_layout import TargetLayout
 from lorakit_cli.errors import OutputError, UnsupportedError

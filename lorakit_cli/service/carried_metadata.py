@@ -1,8 +1,9 @@
 """What of an adapter's metadata goes on into a converted file: all but what is no longer true, hashes made anew."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from lorakit_cli.core.new_tensor import NewTensor, flat, in_order, places
+from lorakit_cli.core.new_tensor import NewTensor, blocks, in_order, places
+from lorakit_cli.core.source import Source
 
 # Settings of a layout that is left behind.
 _LAYOUT = ("lora_adapter_metadata",)
@@ -21,11 +22,11 @@ def states_hashes(metadata: Mapping[str, str]) -> bool:
     return not _LENGTHS.keys().isdisjoint(metadata)
 
 
-def with_hashes(tensors: Sequence[NewTensor], metadata: Mapping[str, str], source: memoryview) -> dict[str, str]:
+def with_hashes(tensors: Sequence[NewTensor], metadata: Mapping[str, str], source: Source) -> dict[str, str]:
     """Give the metadata with the true hashes of a file of these tensors, where it states any."""
     from lorakit_cli.service.hashing import addnet_hashes
 
-    found = addnet_hashes(places(tensors), metadata, _blocks(tensors, source))
+    found = addnet_hashes(places(tensors), metadata, blocks(in_order(tensors), source))
     # Where nobody can tell, the place-holder stays: no other file has that hash.
     true = {_MODEL_HASH: found.model, _LEGACY_HASH: found.legacy, _CONTENT_HASH: found.model}
     known = {key: _mark(metadata[key]) + text for key, text in true.items() if key in metadata and text}
@@ -35,9 +36,3 @@ def with_hashes(tensors: Sequence[NewTensor], metadata: Mapping[str, str], sourc
 def _mark(value: str) -> str:
     """Give what some programs write before a hash."""
     return "0x" if value.startswith("0x") else ""
-
-
-def _blocks(tensors: Sequence[NewTensor], source: memoryview) -> Iterator[bytes | memoryview]:
-    for tensor in in_order(tensors):
-        for piece in flat(tensor.pieces):
-            yield piece if isinstance(piece, bytes) else source[piece[0] : piece[1]]

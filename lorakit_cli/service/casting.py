@@ -1,7 +1,6 @@
 """Store a converted adapter in another dtype, each value rounded once, and say how much that changes."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -9,20 +8,15 @@ from torch import Tensor
 from lorakit_cli.core.kind import ALPHA
 from lorakit_cli.core.new_layer import NewLayer
 from lorakit_cli.core.new_tensor import Computed, NewTensor, flat
+from lorakit_cli.core.source import Source
+from lorakit_cli.core.tensor_info import FLOATS
 from lorakit_cli.errors import UnsupportedError
+from lorakit_cli.service.dtypes import TORCH_DTYPES
 
 _DTYPES = {"fp16": ("F16", torch.float16), "bf16": ("BF16", torch.bfloat16), "fp32": ("F32", torch.float32)}
-_STORED = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-}
 
 
-def cast(layers: Sequence[NewLayer], source: memoryview, dtype: str) -> tuple[tuple[NewLayer, ...], float]:
+def cast(layers: Sequence[NewLayer], source: Source, dtype: str) -> tuple[tuple[NewLayer, ...], float]:
     """Give the layers in a dtype, and the largest change relative to the largest value of its tensor.
 
     Alpha and what is no floating number stay as they are. Raises UnsupportedError for a value that the dtype cannot
@@ -34,12 +28,12 @@ def cast(layers: Sequence[NewLayer], source: memoryview, dtype: str) -> tuple[tu
     for layer in layers:
         tensors: list[NewTensor] = []
         for tensor in layer.tensors:
-            if tensor.name.endswith(f".{ALPHA}") or tensor.dtype not in _STORED or tensor.dtype == name:
+            if tensor.name.endswith(f".{ALPHA}") or tensor.dtype not in FLOATS or tensor.dtype == name:
                 tensors.append(tensor)
                 continue
             worst = max(worst, _change(_values(tensor, source), wanted, tensor.name, dtype))
             tensors.append(_in(tensor, source, name, wanted))
-        done.append(replace(layer, tensors=tuple(tensors)))
+        done.append(layer._replace(tensors=tuple(tensors)))
     return tuple(done), worst
 
 
@@ -52,19 +46,20 @@ def _change(values: Tensor, wanted: torch.dtype, name: str, dtype: str) -> float
     return float((rounded - wide).abs().max() / largest) if largest else 0.0
 
 
-def _in(tensor: NewTensor, source: memoryview, name: str, wanted: torch.dtype) -> NewTensor:
+def _in(tensor: NewTensor, source: Source, name: str, wanted: torch.dtype) -> NewTensor:
     def compute() -> bytes:
         return _values(tensor, source).to(wanted).contiguous().view(torch.uint8).numpy().tobytes()
 
     count = 1
     for size in tensor.shape:
         count *= size
-    return replace(tensor, dtype=name, pieces=(Computed(count * wanted.itemsize, compute),))
+    return tensor._replace(dtype=name, pieces=(Computed(count * wanted.itemsize, compute),))
 
 
-def _values(tensor: NewTensor, source: memoryview) -> Tensor:
+def _values(tensor: NewTensor, source: Source) -> Tensor:
     """Read the values of a tensor, flat."""
     data = bytearray()
     for piece in flat(tensor.pieces):
-        data += piece if isinstance(piece, bytes) else source[piece[0] : piece[1]]
-    return torch.frombuffer(data, dtype=_STORED[tensor.dtype]) if data else torch.empty(0, dtype=_STORED[tensor.dtype])
+        data += piece if isinstance(piece, bytes) else source.view[piece[0] : piece[1]]
+    dtype = TORCH_DTYPES[tensor.dtype]
+    return torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)

@@ -3,17 +3,17 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.lora_file import LoraFile
-from lorakit_cli.core.matching import Match
-from lorakit_cli.core.output_file import require_absent, require_writable
+from lorakit_cli.core.record import Record
 from lorakit_cli.core.training import StatedHash, Training
 from lorakit_cli.errors import CorruptFileError, OptionError
 from lorakit_cli.service.inspect_report import FileHashes
 
 if TYPE_CHECKING:
+    from lorakit_cli.core.match import Match
     from lorakit_cli.service.scanning import ScanReport
     from lorakit_cli.service.strength import StrengthReport
 
@@ -25,7 +25,7 @@ def _silent(label: str) -> AbstractContextManager[Progress | None]:
     return nullcontext()
 
 
-class Looks(NamedTuple):
+class Looks(Record):
     """How closely to look: list every key, read every value, measure every layer, hash the whole file.
 
     `plot` is a picture of the strengths to write, which takes measuring them. `progress` makes, for a piece of work of
@@ -40,6 +40,11 @@ class Looks(NamedTuple):
     hashes: bool = False
     progress: Callable[[str], AbstractContextManager[Progress | None]] = _silent
 
+    @property
+    def measures(self) -> bool:
+        """Whether every layer is to be measured."""
+        return self.strength or self.plot is not None
+
     def require_possible(self, files: int) -> None:
         """Raise OptionError or OutputError, before any work, for a picture that cannot be written."""
         if self.plot is None:
@@ -48,6 +53,8 @@ class Looks(NamedTuple):
             raise OptionError(f"{self.plot}: pictures are written as .png; name it {self.plot.with_suffix('.png')}")
         if files != 1:
             raise OptionError(f"--plot draws one adapter, and there are {files}; name one")
+        from lorakit_cli.core.output_file import require_absent, require_writable
+
         require_absent(self.plot, overwrite=self.overwrite)
         require_writable(self.plot.parent)
 
@@ -66,13 +73,13 @@ def scan_values(file: LoraFile, looks: Looks) -> "ScanReport | None":
 
 
 def measure_strength(
-    file: LoraFile, base: BaseIndex | None, matches: Sequence[Match], looks: Looks
+    file: LoraFile, base: BaseIndex | None, matches: "Sequence[Match]", looks: Looks
 ) -> "StrengthReport | None":
     """Measure every layer, if that was asked for; without a base, `matches` only say which module each one is.
 
     Raises CorruptFileError, or OutputError where the picture cannot be written.
     """
-    if not looks.strength and looks.plot is None:
+    if not looks.measures:
         return None
     from lorakit_cli.service.strength import measure
 

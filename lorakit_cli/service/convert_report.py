@@ -1,10 +1,9 @@
 """What `convert` wrote, as a report."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Approximated:
+class Approximated(NamedTuple):
     """A layer that became a LoRA: of what algorithm it was, its rank, and the relative Frobenius error of its delta."""
 
     layer: str
@@ -13,8 +12,7 @@ class Approximated:
     error: float
 
 
-@dataclass(frozen=True, slots=True)
-class ConvertReport:
+class ConvertReport(NamedTuple):
     """What was written.
 
     `exact`: every delta is the same to the last bit; otherwise `error` is the largest change of a value by a dtype,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from lorakit_cli.service.unmatched_part import UnmatchedPart
+from lorakit_cli.core.record import Record
 
 if TYPE_CHECKING:
     from lorakit_cli.core.merge_history import MergeHistory
@@ -12,9 +12,13 @@ if TYPE_CHECKING:
     from lorakit_cli.core.triggers import Triggers
     from lorakit_cli.service.scanning import ScanReport
     from lorakit_cli.service.strength import StrengthReport
+    from lorakit_cli.service.unmatched_part import UnmatchedPart
+
+# As many letters as tell what a text says, of texts that may be megabytes.
+MOST_PROBLEM = 600
 
 
-class BaseMatch(NamedTuple):
+class BaseMatch(Record):
     """How an adapter fits one base: layers matched of all, what did not match, and the verdict in words.
 
     `needs_base` counts the matched layers whose change depends on the base's own values.
@@ -28,10 +32,10 @@ class BaseMatch(NamedTuple):
     total: int
     needs_base: int
     components: Mapping[str, int]
-    unmatched: tuple[UnmatchedPart, ...]
+    unmatched: "tuple[UnmatchedPart, ...]"
 
 
-class Amount(NamedTuple):
+class Amount(Record):
     """How many layers have a value: a rank, an alpha (None: it is missing) or a scale."""
 
     value: float | None
@@ -48,7 +52,7 @@ class KeyPlace(NamedTuple):
     role: str | None
 
 
-class FileHashes(NamedTuple):
+class FileHashes(Record):
     """The hashes of a file, upper case where CivitAI shows them so: None unless they were asked for.
 
     AutoV3 and kohya's `sshs_…` are of the tensors alone, and of a pickle there are none. `stated` are those that the
@@ -64,7 +68,7 @@ class FileHashes(NamedTuple):
     sshs_legacy_hash: str | None = None
 
 
-class InspectReport(NamedTuple):
+class InspectReport(Record):
     """What an adapter file is.
 
     `usable`: nothing keeps it from being applied, and it fits every base it was held against; `verdict` says what does
@@ -107,14 +111,14 @@ class InspectReport(NamedTuple):
     strength: "StrengthReport | None" = None
 
 
-class UnreadableFile(NamedTuple):
+class UnreadableFile(Record):
     """A file among several that is no adapter, or a broken one: what reading it said."""
 
     path: str
     problem: str
 
 
-class FilesReport(NamedTuple):
+class FilesReport(Record):
     """Several files, each with what it is or why it cannot be read."""
 
     files: tuple[InspectReport | UnreadableFile, ...]

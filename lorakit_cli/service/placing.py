@@ -1,18 +1,18 @@
 """Find the module of every layer of an adapter: in the base given, else in the published model that it is for."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.families import wrong_base
 from lorakit_cli.core.lora_file import LoraFile
-from lorakit_cli.core.matching import Match, Unmatched, match_layers
+from lorakit_cli.core.match import Match
+from lorakit_cli.core.matching import Unmatched, match_layers
 from lorakit_cli.core.shown import shown
 from lorakit_cli.errors import UnmatchedLayersError, WrongBaseError
 
 
-@dataclass(frozen=True, slots=True)
-class Placing:
+class Placing(NamedTuple):
     """A base, the modules of it that an adapter's layers belong to, and its name."""
 
     base: BaseIndex

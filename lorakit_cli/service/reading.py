@@ -4,13 +4,13 @@ from pathlib import Path
 
 from lorakit_cli.core.lora_file import LoraFile, Reading, read_lora_file
 from lorakit_cli.errors import CorruptFileError, LoraFileError, PickleError
-from lorakit_cli.formats import FORMATS
-from lorakit_cli.formats.embeddings import embedding_of
+from lorakit_cli.formats import formats_for
+from lorakit_cli.formats.embeddings import embeddings
 from lorakit_cli.formats.foreign import foreign
-from lorakit_cli.kinds import KINDS
+from lorakit_cli.kinds import kinds_for
 
 # A buffer that older versions of transformers saved with a text encoder.
-READING = Reading(FORMATS, KINDS, embedding_of, foreign, ignorable=("position_ids",))
+READING = Reading(formats_for, kinds_for, embeddings, foreign, ignorable=("position_ids",))
 
 
 def look_at(path: Path, *, allow_pickle: bool = False) -> LoraFile:

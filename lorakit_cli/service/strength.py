@@ -11,7 +11,7 @@ from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.block_names import block_of, block_of_flat, block_order
 from lorakit_cli.core.delta import layer_delta
 from lorakit_cli.core.lora_file import LoraFile, LoraLayer
-from lorakit_cli.core.matching import Match
+from lorakit_cli.core.match import Match
 from lorakit_cli.core.shown import shown
 from lorakit_cli.kinds.norms import frobenius
 from lorakit_cli.service.tensors import TensorReader
@@ -155,7 +155,7 @@ def _dense_norm(layer: LoraLayer, factors: Mapping[str, Tensor], rows: Sequence[
 def _place(layer: LoraLayer, match: Match | None, modules: Mapping[str, str]) -> tuple[str, str]:
     """Name the component and block of a layer, from its module or, if need be, from its stem."""
     if match:
-        component = match.parts[0].target.component
+        component = match.component
         return component, block_of(component, match.name.parts[0])
     body = layer.format.body(layer.stem)
     module = modules.get(layer.stem) or (body if "." in body else None)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from lorakit_cli.core.fitting import fits
 from lorakit_cli.core.kind import ANY
-from lorakit_cli.core.matching import fits
 from lorakit_cli.errors import CorruptFileError, LoraFileError
 from lorakit_cli.service.reading import open_adapter
 from tests.dialects.judging import changes, plan_of

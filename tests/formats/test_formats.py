@@ -4,7 +4,7 @@ from safetensors.torch import load_file, save_file
 
 from lorakit_cli.core.local_folder import read_base_index
 from lorakit_cli.core.plan import PlannedAdapter, build_plan
-from lorakit_cli.formats import FORMATS
+from lorakit_cli.formats import FORMATS, formats_for
 from lorakit_cli.service.reading import open_adapter
 
 
@@ -87,3 +87,18 @@ def test_attention_processors_with_and_without_prefix(base, tmp_path, prefix):
     assert plan.unmatched == ()
     places = {m.layer.stem: f"{m.parts[0].target.component}.{m.name.parts[0]}" for m in plan.matches["a"]}
     assert places == modules
+
+
+@pytest.mark.parametrize(
+    "key", ["lora_unet_a.lora_down.weight", "lora_te_a.alpha", "lora_te1_a.b.c", "lora_te2_a", "lora_unet__a.diff"]
+)
+def test_kohyas_keys_are_of_no_layout_before_its_own(key):
+    (alone,) = formats_for([key])
+    stem = key.partition(".")[0]
+    assert next(known for known in FORMATS if known.components(stem)) is alone
+    assert not any(known.split(key) for known in FORMATS)
+
+
+@pytest.mark.parametrize("key", ["unet.a.lora_A.weight", "lora_te3_a.alpha", "unet:0:up", "x"])
+def test_other_keys_may_be_of_any_layout(key):
+    assert formats_for([key, "lora_unet_a.alpha"]) == formats_for([key]) == FORMATS

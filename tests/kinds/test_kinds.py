@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lorakit_cli.core.kind import ALPHA
-from lorakit_cli.kinds import KINDS
+from lorakit_cli.kinds import KINDS, kinds_for
+from lorakit_cli.kinds.lora import LORA
 from tests.kinds.apply import kinds_of
 
 
@@ -35,6 +36,32 @@ def test_an_algorithm_that_needs_more_comes_before_one_that_needs_less():
             parts = dict.fromkeys(later.required, (2, 2))
             takes = bool(kind.required) and kind.required < later.required and kind.when(parts)
             assert not takes, f"{kind.name} takes what {later.name} is made of"
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not LORA], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("roles", [("down",), ("up",), ("down", "up")])
+def test_no_other_algorithm_is_made_of_plain_factors(kind, roles):
+    parts = dict.fromkeys(roles, (2, 2))
+    taken = kind.required <= parts.keys() and kind.when(parts)
+    assert not taken or (len(roles) == 2 and KINDS.index(kind) > KINDS.index(LORA))
+    assert not any(suffix.endswith((".lora_down.weight", ".lora_B.weight", ".alpha")) for suffix in kind.suffixes)
+
+
+@pytest.mark.parametrize(
+    ("keys", "plain"),
+    [
+        (["a.lora_down.weight", "a.lora_up.weight", "a.alpha"], True),
+        (["a.lora_A.weight", "a.lora_B.weight"], True),
+        (["a.lora_A.weight", "a.lora_B.weight", "b.diff"], False),
+        (["a.lora_A.weight", "a.lora_B.weight", "a.dora_scale"], False),
+        (["a.lora_A.weight", "a.lora_B.bias"], False),
+        (["a.alpha\nb.alpha", "b.diff"], False),
+        (["a.lora_A.default.weight"], False),
+        (["lora_A.weight"], False),
+    ],
+)
+def test_files_of_plain_lora_need_no_other_algorithm(keys, plain):
+    assert kinds_for(keys) == ((LORA,) if plain else KINDS)
 
 
 def test_no_tensor_library_is_loaded_to_know_the_algorithms():

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from lorakit_cli.core import new_tensor
 from lorakit_cli.errors import OutputError, UnsupportedError
-from lorakit_cli.service import converting
+from lorakit_cli.service import converted_file
 from lorakit_cli.service.converting import ConvertRequest, convert
 from lorakit_cli.service.hashing import hashes
 from tests.conversions import BUILDERS, as_kohya, metadata_of, our_deltas, random_adapter, read, write
@@ -212,7 +212,7 @@ def cut_off(file, tensors, metadata, source):
 
 @pytest.mark.parametrize("sabotage", [misplace, drop_alpha, flip_one_bit, rename_one, cut_off])
 def test_what_does_not_read_back_never_appears(run, tensors, tmp_path, monkeypatch, sabotage):
-    monkeypatch.setattr(converting, "write_tensors", sabotage)
+    monkeypatch.setattr(converted_file, "write_tensors", sabotage)
     with pytest.raises(OutputError, match="what was written does not read back"):
         run(tensors, "kohya")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "in.safetensors"]

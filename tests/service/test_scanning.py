@@ -171,7 +171,8 @@ def other_kinds(tmp_path):
 
     def scan_tensors(tensors):
         save_file({f"unet.{key}": tensor for key, tensor in tensors.items()}, tmp_path / "kinds.safetensors")
-        return scan(read_lora_file(tmp_path / "kinds.safetensors", Reading(FORMATS, (LORA, SCALED_ROWS, DIFF))))
+        reading = Reading(lambda keys: FORMATS, lambda keys: (LORA, SCALED_ROWS, DIFF))
+        return scan(read_lora_file(tmp_path / "kinds.safetensors", reading))
 
     return scan_tensors
 

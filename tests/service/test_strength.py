@@ -9,11 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lorakit_cli.core.base_index import BaseComponent, BaseIndex, BaseTensor, Place
+from lorakit_cli.core.base_index import BaseComponent, BaseIndex, BaseTensor
 from lorakit_cli.core.kind import Kind, unscaled
 from lorakit_cli.core.local_folder import read_base_index
 from lorakit_cli.core.lora_file import Reading, read_lora_file
 from lorakit_cli.core.matching import match_layers
+from lorakit_cli.core.place import Place
 from lorakit_cli.core.tensor_file import read_header
 from lorakit_cli.formats import FORMATS
 from lorakit_cli.kinds.lora import LORA
@@ -203,7 +204,7 @@ ROWS = Kind(
     scale=unscaled,
     needs_base=True,
 )
-READING = Reading(FORMATS, (LORA, ROWS))
+READING = Reading(lambda keys: FORMATS, lambda keys: (LORA, ROWS))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from lorakit_cli.core.architecture import Shape
 
 HERE = Path(__file__).parent
 TEXT_ENCODERS = "text_encoders"
+WIDTHS = "widths"
 
 Table = Mapping[str, Shape]
 
@@ -30,10 +31,17 @@ def sizes(name: str) -> Mapping[str, Mapping[str, Table]]:
 
 
 @cache
+def widths(name: str) -> Mapping[str, frozenset[int]]:
+    """Give for each size of an architecture how many values the rows of its parameters have, without its tables."""
+    return {size: frozenset(own) for size, own in _read(WIDTHS)[name].items()}
+
+
+@cache
 def _text_encoders() -> Mapping[str, Table]:
     return {name: _table(table) for name, table in _read(TEXT_ENCODERS).items()}
 
 
+@cache
 def _read(name: str) -> dict[str, dict[str, Any]]:
     tables: dict[str, dict[str, Any]] = json.loads((HERE / f"{name}.json").read_text(encoding="utf-8"))
     return tables

@@ -12,8 +12,8 @@ import diffusers
 import torch
 import transformers
 
-from lorakit_cli.architectures.tables import HERE, TEXT_ENCODERS, published
-from lorakit_cli.core.architecture import Shape, expand
+from lorakit_cli.architectures.tables import HERE, TEXT_ENCODERS, WIDTHS, published
+from lorakit_cli.core.architecture import Shape, expand, row_widths
 
 _NUMBER = re.compile(r"\d+")
 
@@ -72,16 +72,25 @@ def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
 
 def tables() -> Iterator[tuple[str, str]]:
     """Make every file: its name without ending, and its text."""
-    yield TEXT_ENCODERS, _text({name: _table(model) for name, model in published.TEXT_ENCODERS.items()})
+    shared = {name: _table(model) for name, model in published.TEXT_ENCODERS.items()}
+    yield TEXT_ENCODERS, _text(shared)
+    widths: dict[str, dict[str, list[int]]] = {}
     for name, sizes in published.ARCHITECTURES.items():
-        written = {size: {part: _table(model) for part, model in parts.items()} for size, parts in sizes.items()}
+        # A shared text encoder is told by its name.
+        written = {
+            size: {part: model if isinstance(model, str) else _table(model) for part, model in parts.items()}
+            for size, parts in sizes.items()
+        }
         yield name, _text(written)
+        widths[name] = {
+            size: sorted(row_widths({p: shared[t] if isinstance(t, str) else t for p, t in parts.items()}))
+            for size, parts in written.items()
+        }
+    yield WIDTHS, _text(widths)
 
 
-def _table(model: published.Model | str) -> dict[str, Shape] | str:
-    """Make the table of a model; a shared text encoder is told by its name."""
-    if isinstance(model, str):
-        return model
+def _table(model: published.Model) -> dict[str, Shape]:
+    """Make the table of a model."""
     shapes = tensors(model)
     table = compress(shapes)
     if expand(table) != shapes:
