@@ -1,8 +1,9 @@
 """One adapter algorithm: the parts its layers have, what shape they give, and what they come to."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from lorakit_cli.core.record import Record
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,8 +36,7 @@ def _always(shapes: Shapes) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(Record):
     """One adapter algorithm.
 
     `suffixes` maps the end of a key to the role of its tensor. A layer is of this kind if it has every role of
@@ -53,8 +53,12 @@ class Kind:
     They raise ValueError where the base has no size the factors fit. `settings` are numbers from outside the tensors
     (ALPHA among them). `shares_scale`: the scale is that of the layer it stands beside. `beside`: kinds that the same
     tensors are for other parameters of the module, where it has them. `norm(factors, scale)` gives the Frobenius norm
-    of the delta, a 0-dim fp64 tensor, from factors of any dtype; None where that takes the delta itself. The tensors of
-    `whole_numbers` are flags, counts or places, of any dtype; all others are floating numbers.
+    of the delta, a 0-dim fp64 tensor, from factors of any dtype; None where that takes the delta itself. `by_row` are
+    the roles of which each row of the change has its own row, while all others belong to every row: from some of their
+    rows `delta` gives those of the change, times whatever the scale is multiplied by. It is empty where any row takes
+    all of them. `product(factors, scale)` gives two matrices whose product is the delta, for an algorithm of which that
+    is all; None for any other. The tensors of `whole_numbers` are flags, counts or places, of any dtype; all others
+    are floating numbers.
     """
 
     name: str
@@ -72,3 +76,5 @@ class Kind:
     norm: Callable[[Factors, float], "Tensor"] | None = None
     beside: tuple["Kind", ...] = ()
     whole_numbers: frozenset[str] = frozenset()
+    by_row: frozenset[str] = frozenset()
+    product: Callable[[Factors, float], tuple["Tensor", "Tensor"]] | None = None

@@ -28,7 +28,16 @@ def _difference(name: str, suffix: str, role: str, parameter: str) -> Kind:
         return factors[role] * scale
 
     return Kind(
-        name, {suffix: role}, frozenset({role}), delta_shape, delta, rank, unscaled, parameter=parameter, norm=only_norm
+        name,
+        {suffix: role},
+        frozenset({role}),
+        delta_shape,
+        delta,
+        rank,
+        unscaled,
+        parameter=parameter,
+        norm=only_norm,
+        by_row=frozenset({role}),
     )
 
 

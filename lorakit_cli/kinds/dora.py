@@ -10,7 +10,6 @@ rounded. A row or column of V without length has no direction and stays zero.
 """
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lorakit_cli.core.kind import Factors, Kind, Settings, Shape, Shapes
@@ -85,8 +84,7 @@ def with_magnitude(direction: Kind, name: str) -> Kind:
         role = _MAGNITUDE if _MAGNITUDE in factors else _ROW_MAGNITUDE
         return _with_length(changed, role, factors[role]).sub_(base)
 
-    return replace(
-        direction,
+    return direction._replace(
         name=name,
         suffixes={**direction.suffixes, **_SUFFIXES},
         when=when,
@@ -94,6 +92,9 @@ def with_magnitude(direction: Kind, name: str) -> Kind:
         delta=delta,
         optional=direction.optional | {_MAGNITUDE, _ROW_MAGNITUDE},
         needs_base=True,
+        # A magnitude along the columns takes all rows.
+        by_row=frozenset(),
+        product=None,
     )
 
 

@@ -82,7 +82,16 @@ def _tucker_delta(factors: Factors, scale: float, base: "Tensor | None", setting
     return first.mul_(rebuild(factors["hada_t2"], w2_a.T, w2_b))
 
 
-LOHA = Kind("loha", {role: role for role in _FACTORS}, frozenset(_FACTORS), _delta_shape, _delta, _rank, norm=loha_norm)
+LOHA = Kind(
+    "loha",
+    {role: role for role in _FACTORS},
+    frozenset(_FACTORS),
+    _delta_shape,
+    _delta,
+    _rank,
+    norm=loha_norm,
+    by_row=frozenset({"hada_w1_a", "hada_w2_a"}),
+)
 
 LOHA_TUCKER = Kind(
     "loha-tucker",

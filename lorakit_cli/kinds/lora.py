@@ -58,14 +58,28 @@ def _delta_shape(shapes: Shapes) -> Shape:
     return (shapes["up"][0], *shapes["down"][1:])
 
 
-def _delta(factors: Factors, scale: float, base: "Tensor | None", settings: Settings) -> "Tensor":
-    """Give `scale * up @ down`: `[out, rank] @ [rank, in * kernel]`, shaped `[out, in, *kernel]`.
+def _product(factors: Factors, scale: float) -> tuple["Tensor", "Tensor"]:
+    """Give `scale * up`, `[out, rank]`, and `down`, `[rank, in * kernel]`.
 
-    A kernel in down and a 1x1 kernel in up, one after the other, are one convolution with that product.
+    A kernel in down and a 1x1 kernel in up, one after the other, are one convolution with their product.
     """
-    up, down = factors["up"].flatten(1), factors["down"]
     # The thin factor takes the scale: the product needs no second pass.
-    return ((up * scale) @ down.flatten(1)).reshape(up.shape[0], *down.shape[1:])
+    return factors["up"].flatten(1) * scale, factors["down"].flatten(1)
 
 
-LORA = Kind("lora", SUFFIXES, frozenset({"down", "up"}), _delta_shape, _delta, _rank, norm=lora_norm)
+def _delta(factors: Factors, scale: float, base: "Tensor | None", settings: Settings) -> "Tensor":
+    """Give `scale * up @ down`, shaped `[out, in, *kernel]`."""
+    up, down = _product(factors, scale)
+    return (up @ down).reshape(up.shape[0], *factors["down"].shape[1:])
+
+
+LORA = Kind(
+    "lora",
+    SUFFIXES,
+    frozenset({"down", "up"}),
+    _delta_shape,
+    _delta,
+    _rank,
+    norm=lora_norm,
+    product=_product,
+)

@@ -1,14 +1,16 @@
 """Put a plan into a loaded pipeline: fused into its weights in memory, and exactly taken out again."""
 
+from functools import partial
 from typing import Any
 
 import torch
 
 from lorakit_cli.core.base_index import BaseIndex
-from lorakit_cli.core.delta import add_delta, delta
-from lorakit_cli.core.matching import Part, Target
+from lorakit_cli.core.delta import add_delta, as_matrix, blocks, delta_rows
+from lorakit_cli.core.match import Part, Target
 from lorakit_cli.core.plan import Plan, Term
 from lorakit_cli.errors import LoraFileError
+from lorakit_cli.service.lanes import run_side_by_side
 from lorakit_cli.service.pipeline import LiveComponent
 from lorakit_cli.service.tensors import TensorReader
 
@@ -35,21 +37,20 @@ class FusedWeights:
         wanted = dict(plan.changes())
         self._restore([target for target in self._applied if target not in wanted])
         changed = {target: terms for target, terms in wanted.items() if self._applied.get(target) != terms}
-        finite: list[torch.Tensor] = []
+        finite: dict[Target, torch.Tensor] = {}
         with TensorReader(self._pipeline.device) as reader:
 
-            def load_base(part: Part) -> torch.Tensor:
-                return self._read_base(reader, part.target)
-
-            for target, terms in changed.items():
+            def job(target: Target, terms: tuple[Term, ...]) -> int:
                 parameter = self._component(target).parameter(target.tensor)
-                stored = self._read_base(reader, target)
-                value = add_delta(stored, delta(terms, stored.shape, reader.factors, load_base), parameter.dtype)
-                finite.append(torch.isfinite(value).all())
-                parameter.copy_(value)
-                self._applied[target] = terms
+                finite[target] = self._rewrite(reader, target, terms, parameter)
+                return 1
+
+            for target in changed:
+                self._component(target)
+            self._applied |= changed
+            run_side_by_side((partial(job, *change) for change in changed.items()), self._pipeline.device)
         # One look for all tensors, so that a GPU is not made to wait in the loop.
-        sound = torch.stack(finite).tolist() if finite else []
+        sound = torch.stack([finite[target] for target in changed]).tolist() if changed else []
         for (target, terms), is_finite in zip(changed.items(), sound, strict=True):
             if not is_finite:
                 self.restore()
@@ -59,6 +60,24 @@ class FusedWeights:
                     "infinity, or the sum does not fit the dtype; try a smaller weight or --dtype float32"
                 )
         return len(changed)
+
+    def _rewrite(
+        self, reader: TensorReader, target: Target, terms: tuple[Term, ...], parameter: torch.Tensor
+    ) -> torch.Tensor:
+        """Put the sum of the base's stored tensor and its terms into a parameter; say on its device if it is finite."""
+
+        def load_base(part: Part) -> torch.Tensor:
+            return self._read_base(reader, part.target)
+
+        stored = self._read_base(reader, target)
+        base, live = stored.reshape(as_matrix(stored.shape)), parameter.view(as_matrix(parameter.shape))
+        rows = delta_rows(terms, stored.shape, reader.factors, load_base)
+        sound = []
+        for start, stop in blocks(stored.shape, stored.device):
+            value = add_delta(base[start:stop], rows(start, stop), parameter.dtype)
+            sound.append(torch.isfinite(value).all())
+            live[start:stop].copy_(value)
+        return torch.stack(sound).all()
 
     @torch.no_grad()
     def restore(self) -> None:

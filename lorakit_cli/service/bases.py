@@ -9,7 +9,7 @@ from lorakit_cli.core.base_index import BaseIndex, with_architectures
 from lorakit_cli.core.hub_reference import HubReference
 from lorakit_cli.core.local_folder import read_base_index
 from lorakit_cli.core.single_file import read_single_file
-from lorakit_cli.errors import BaseModelError, UnsupportedError
+from lorakit_cli.errors import BaseModelError, OptionError, UnsupportedError
 from lorakit_cli.kinds import KINDS
 from lorakit_cli.sources.hub import hub_index
 from lorakit_cli.sources.library import Library
@@ -27,26 +27,44 @@ _OTHERS = {
 
 
 def open_base(
-    asked: str | None, library: Library, found: Sequence[FoundAdapter] = (), *, to_load: bool = False
+    asked: str | None,
+    library: Library,
+    found: Sequence[FoundAdapter] = (),
+    *,
+    to_load: bool = False,
+    variant: str | None = None,
+    allow_pickle: bool = False,
 ) -> BaseIndex:
     """Index the base asked for, or the one that follows from library and adapters, from headers alone.
 
-    `to_load`: its weights are to be loaded afterwards, and a base that cannot be is refused with UnsupportedError,
-    one on the Hub without asking there. Raises BaseModelError, or CorruptFileError for a broken header.
+    `variant` picks the weights of a folder that has several, `allow_pickle` reads those that are only pickled.
+    `to_load`: its weights are to be loaded afterwards, and a base that cannot be is refused with UnsupportedError, one
+    on the Hub without asking there. Raises BaseModelError, or CorruptFileError for a broken header.
     """
     place = find_base(asked, library, found)
     if isinstance(place, HubReference):
         if to_load:
             require_folder(PurePath(place.repo), str(place))
-        index = _on_hub(place)
+        index = _on_hub(place, variant)
     elif place.is_dir():
-        index = read_base_index(place)
+        index = read_base_index(_whole(place, allow_pickle=allow_pickle), variant)
     else:
+        if variant:
+            raise OptionError(f"--variant {variant}: {place} is a single file, which has no variants")
         # First what it is: an adapter or a VAE would make no folder either.
         index = _checkpoint(place)
         if to_load:
             require_folder(place)
     return with_architectures(index, ARCHITECTURES)
+
+
+def _whole(folder: Path, *, allow_pickle: bool) -> Path:
+    if not allow_pickle:
+        return folder
+    # Only what is about to open a pickle needs to know how.
+    from lorakit_cli.service.unpickled_base import unpickled_base
+
+    return unpickled_base(folder)
 
 
 def require_folder(path: PurePath, remote: str | None = None) -> None:
@@ -77,10 +95,10 @@ def _checkpoint(path: Path) -> BaseIndex:
         raise BaseModelError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _on_hub(place: HubReference) -> BaseIndex:
+def _on_hub(place: HubReference, variant: str | None) -> BaseIndex:
     """Index a pipeline on the Hub; where it cannot be, a path with a misspelt end may have been meant."""
     try:
-        return hub_index(place.repo, place.revision)
+        return hub_index(place.repo, place.revision, variant)
     except BaseModelError as error:
         path = Path(place.repo)
         if path.exists() or not path.parent.is_dir():

@@ -1,11 +1,9 @@
 """Make pictures: a prepared request to PNG files that say how they were made."""
 
-import hashlib
 import inspect
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -16,10 +14,12 @@ from PIL.Image import Image
 from lorakit_cli import __version__
 from lorakit_cli.core.output_file import new_file
 from lorakit_cli.core.plan import Plan, PlannedAdapter
-from lorakit_cli.errors import CorruptFileError, OptionError, OutputError, UnsupportedError
+from lorakit_cli.errors import OptionError, OutputError, UnsupportedError
 from lorakit_cli.service.applying import FusedWeights
+from lorakit_cli.service.devices import choose_device
+from lorakit_cli.service.hashing import sha256_of
 from lorakit_cli.service.picture_file import save_picture
-from lorakit_cli.service.pipeline import choose_device, choose_dtype, enough_memory, open_pipeline
+from lorakit_cli.service.pipeline import choose_dtype, enough_memory, open_pipeline
 from lorakit_cli.service.quiet import hushed
 from lorakit_cli.service.request import Prepared
 
@@ -142,7 +142,9 @@ def _make(
         "adapters": [
             {name: value for name, value in asdict(adapter).items() if name != "layers"} for adapter in adapters
         ],
-        "block_scales": {name: scales.as_json() for name, scales in prepared.request.block_scales.items()},
+        "block_scales": {
+            adapter.name: adapter.block_scales.as_json() for adapter in prepared.plan.adapters if adapter.block_scales
+        },
         "device": pipeline.device.type,
         "lorakit": __version__,
         "diffusers": diffusers.__version__,
@@ -204,12 +206,6 @@ def _options(pipeline: Any, prepared: Prepared) -> dict[str, Any]:
 
 def _used(plan: Plan, adapter: PlannedAdapter) -> UsedAdapter:
     path = adapter.file.path
-    return UsedAdapter(adapter.name, path.name, _sha256(path), adapter.weight, sum(plan.matched(adapter.name).values()))
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise CorruptFileError(f"{path} cannot be read: {error.strerror}") from error
+    return UsedAdapter(
+        adapter.name, path.name, sha256_of(path), adapter.weight, sum(plan.matched(adapter.name).values())
+    )

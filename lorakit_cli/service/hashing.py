@@ -63,6 +63,15 @@ def hashes(path: Path, progress: Progress | None = None) -> Hashes:
     return Hashes(whole, auto_v1.upper(), whole[:10].upper(), data[:12].upper(), addnet, stated)
 
 
+def sha256_of(path: Path) -> str:
+    """Hash a whole file. Raises CorruptFileError."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CorruptFileError(f"{path} cannot be read: {error.strerror}") from error
+
+
 def whole_hashes(path: Path, progress: Progress | None = None) -> tuple[str, str]:
     """Hash a file of any kind: sha256 and AutoV1. Raises OSError."""
     digest, done = hashlib.sha256(), 0

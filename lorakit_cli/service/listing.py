@@ -13,6 +13,7 @@ from lorakit_cli.service.bases import open_base
 from lorakit_cli.service.reading import open_adapter
 from lorakit_cli.sources.library import Library, LibraryEntry, open_library
 from lorakit_cli.sources.local import FoundAdapter, find_adapter, find_adapters
+from lorakit_cli.sources.saved_folder import saved_folder
 from lorakit_cli.sources.sidecar import read_side_files
 
 
@@ -48,8 +49,14 @@ class ListReport:
 def list_adapters(
     base: str | None = None, specs: Sequence[AdapterSpec] = (), *, allow_pickle: bool = False
 ) -> ListReport:
-    """List the adapters named, else all of the library. Raises LorakitError for a name, base or library that fails."""
+    """List the adapters named, else all of the library, those saved with the base among them.
+
+    Raises LorakitError for a name, base or library that fails.
+    """
     library = open_library()
+    saved = saved_folder(base, library)
+    if saved:
+        library = library.with_entries(saved.entries())
     if specs:
         found = find_adapters(specs, library)
         theirs = open_base(base, library, found)

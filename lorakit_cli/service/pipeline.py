@@ -1,6 +1,6 @@
 """Open a base as a diffusers pipeline on a device, and reach its live parameters by their names in the file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,27 +9,11 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from lorakit_cli.core.base_index import BaseComponent, BaseIndex
-from lorakit_cli.errors import BaseModelError, OptionError, UnsupportedError
+from lorakit_cli.errors import BaseModelError, UnsupportedError
 from lorakit_cli.service.bases import require_folder
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-
-
-def choose_device(asked: str) -> torch.device:
-    """Give the device asked for; `auto` is cuda, else mps, else cpu. Raises UnsupportedError where it is missing."""
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if asked == "auto":
-        return torch.device(next(name for name, there in present.items() if there))
-    try:
-        device = torch.device(asked)
-    except RuntimeError as error:
-        raise OptionError(f"{asked!r} is no device; use auto, cuda, cuda:1, mps or cpu") from error
-    count = torch.cuda.device_count() if device.type == "cuda" else 1
-    if not present.get(device.type) or (device.index or 0) >= count:
-        there = ", ".join(name for name, available in present.items() if available)
-        raise UnsupportedError(f"this machine has no {asked} device for torch; it has {there}")
-    return device
 
 
 def choose_dtype(asked: str, device: torch.device, base: BaseIndex) -> torch.dtype:
@@ -45,15 +29,19 @@ def choose_dtype(asked: str, device: torch.device, base: BaseIndex) -> torch.dty
     return torch.float16 if stored is torch.float32 else stored
 
 
-def open_pipeline(base: BaseIndex, device: torch.device, dtype: torch.dtype) -> Any:
-    """Load a base without touching the network.
+def open_pipeline(base: BaseIndex, device: torch.device, dtype: torch.dtype | Mapping[str, torch.dtype]) -> Any:
+    """Load a base in a dtype, or each component in its own, without touching the network.
 
     Raises BaseModelError with diffusers' reason, UnsupportedError for a base that is no folder.
     """
-    require_folder(base.path, base.remote)
+    require_folder(base.path, None if base.is_local else base.remote)
     try:
         pipeline = DiffusionPipeline.from_pretrained(
-            str(base.path), dtype=dtype, variant=base.variant, use_safetensors=True, local_files_only=True
+            str(base.path),
+            dtype=dict(dtype) if isinstance(dtype, Mapping) else dtype,
+            variant=base.variant,
+            use_safetensors=True,
+            local_files_only=True,
         )
     except Exception as error:
         # Whatever diffusers stumbles over in a folder from anywhere, from KeyError to OverflowError, is the base's.

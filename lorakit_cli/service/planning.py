@@ -8,6 +8,7 @@ from lorakit_cli.core.block_scales import BlockScales
 from lorakit_cli.core.plan import Plan, PlannedAdapter, build_plan
 from lorakit_cli.errors import BlockScalesError, did_you_mean
 from lorakit_cli.service.bases import open_base
+from lorakit_cli.service.quantized import require_not_quantized
 from lorakit_cli.service.reading import open_adapter
 from lorakit_cli.sources.library import Library, open_library
 from lorakit_cli.sources.local import FoundAdapter, find_adapters
@@ -30,11 +31,14 @@ def make_plan(
     strict: bool = False,
     allow_pickle: bool = False,
     to_load: bool = False,
+    variant: str | None = None,
+    require_plain: bool = False,
     library: Library | None = None,
 ) -> Planned:
     """Plan what the adapters do to the base. Raises LorakitError for all that is wrong with the request.
 
-    `to_load`: the plan is for a base whose weights are to be loaded; UnsupportedError where they cannot be.
+    `to_load`: the plan is for a base whose weights are to be loaded; UnsupportedError where they cannot be. With
+    `require_plain` also for a quantized base, whose weights nothing can be added to.
     """
     library = library or open_library()
     found = tuple(find_adapters(specs, library))
@@ -45,13 +49,15 @@ def make_plan(
             near = did_you_mean(name, names) or "."
             known = f"The adapters are {', '.join(names)}" if names else "No adapter is active"
             raise BlockScalesError(f"block scales name the adapter {name!r}{near} {known}")
-    index = open_base(base, library, found, to_load=to_load)
+    index = open_base(base, library, found, to_load=to_load, variant=variant, allow_pickle=allow_pickle)
+    if require_plain:
+        require_not_quantized(index)
     adapters = [
         PlannedAdapter(
             adapter.name,
             open_adapter(adapter.path, allow_pickle=allow_pickle),
             adapter.weight,
-            scales.get(adapter.name),
+            scales.get(adapter.name, adapter.block_scales),
         )
         for adapter in found
     ]

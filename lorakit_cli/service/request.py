@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lorakit_cli.core import generation
 from lorakit_cli.core.adapter_spec import AdapterSpec
@@ -16,6 +16,7 @@ from lorakit_cli.core.shown import shown
 from lorakit_cli.core.triggers import read_triggers
 from lorakit_cli.core.two_denoisers import only_the_first
 from lorakit_cli.errors import OptionError
+from lorakit_cli.service.default_adapters import choose_adapters
 from lorakit_cli.service.planning import Planned, make_plan
 from lorakit_cli.sources.library import open_library
 from lorakit_cli.sources.sidecar import read_side_files
@@ -68,17 +69,18 @@ def prepare(request: GenerateRequest) -> Prepared:
         raise OptionError(f"{request.device!r} is no device; use auto, cuda, cuda:1, mps or cpu")
     prompt, tagged = split_tags(request.prompt)
     library = open_library()
-    specs = [*request.adapters, *tagged] or list(library.use or ())
+    chosen = choose_adapters(request.base, [*request.adapters, *tagged], request.scale, library)
+    request = replace(request, scale=chosen.scale)
     seeds = tuple(choose_seeds(request.seeds, request.count))
     planned = make_plan(
         request.base,
-        specs,
+        chosen.specs,
         scale=request.scale,
         block_scales=request.block_scales,
         strict=request.strict,
         allow_pickle=request.allow_pickle,
         to_load=not request.dry_run,
-        library=library,
+        library=chosen.library,
     )
     base = planned.plan.base
     settings = request.settings.filled_from(generation.defaults_of(base))

@@ -1,29 +1,37 @@
-"""Read tensors of adapter and base files, each file opened once."""
+"""Read tensors of adapter and base files with plain reads, each file opened once, by any number of threads.
+
+Mapped files would count as memory of this process, as much as was ever read of them.
+"""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lorakit_cli.core.base_index import BaseIndex
+from lorakit_cli.core.delta import in_layer_order
 from lorakit_cli.core.lora_file import LoraLayer
-from lorakit_cli.core.matching import Part
+from lorakit_cli.core.match import Part
 from lorakit_cli.core.plan import Term
+from lorakit_cli.core.positional import read_into
+from lorakit_cli.core.tensor_file import TensorFile, read_header
 from lorakit_cli.errors import CorruptFileError
+from lorakit_cli.service.dtypes import TORCH_DTYPES
 
 
 class TensorReader:
-    """Reads tensors straight to one device."""
+    """Reads tensors to one device."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device = str(device)
+        self.device = device
         self._stack = ExitStack()
-        self._files: dict[Path, Any] = {}
+        self._files: dict[Path, tuple[TensorFile, int]] = {}
+        self._opening = Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -36,13 +44,32 @@ class TensorReader:
     def read(self, path: Path, name: str, rows: tuple[int, int] | None = None) -> Tensor:
         """Read one tensor or some of its rows. Raises CorruptFileError where the file has changed since its header."""
         try:
+            header, number = self._opened(path)
+            info = header.tensors[name]
+            shape, begin, end = info.shape, info.begin, info.end
+            if rows is not None:
+                width = (end - begin) // shape[0]
+                shape, begin, end = (rows[1] - rows[0], *shape[1:]), begin + rows[0] * width, begin + rows[1] * width
+            data = torch.empty(end - begin, dtype=torch.uint8)
+            if read_into(number, data.numpy().data, begin) < end - begin:
+                raise CorruptFileError(f"{path} has been cut off since its header was read")
+        except KeyError as error:
+            raise CorruptFileError(f"{path} has changed since its header was read: {name} is missing") from error
+        except OSError as error:
+            raise CorruptFileError(f"{path}: {name} cannot be read: {error.strerror}") from error
+        return data.view(TORCH_DTYPES[info.dtype]).view(shape).to(self.device)
+
+    def open(self, path: Path) -> int:
+        """Give the number of a file that stays open as long as this reader. Raises CorruptFileError or OSError."""
+        return self._opened(path)[1]
+
+    def _opened(self, path: Path) -> tuple[TensorFile, int]:
+        with self._opening:
             if path not in self._files:
-                self._files[path] = self._stack.enter_context(safe_open(path, framework="pt", device=self._device))
-            file = self._files[path]
-            tensor: Tensor = file.get_tensor(name) if rows is None else file.get_slice(name)[rows[0] : rows[1]]
-        except (SafetensorError, OSError) as error:
-            raise CorruptFileError(f"{path}: {name} cannot be read: {error}") from error
-        return tensor
+                header = read_header(path)
+                file = self._stack.enter_context(path.open("rb", buffering=0))
+                self._files[path] = header, file.fileno()
+            return self._files[path]
 
     def factors(self, term: Term) -> Mapping[str, Tensor]:
         """Read the factors of a term, by role. Raises CorruptFileError where they are not those of the plan."""
@@ -59,6 +86,4 @@ class TensorReader:
     def part(self, base: BaseIndex, part: Part) -> Tensor:
         """Read the part of the base that a layer changes, its rows in the layer's order."""
         file = base.components[part.target.component].tensors[part.target.tensor].local_file
-        rows = self.read(file, part.target.tensor, part.into)
-        rows = rows.T if part.transposed else rows
-        return torch.cat(rows.chunk(2)[::-1]) if part.swapped else rows
+        return in_layer_order(self.read(file, part.target.tensor, part.into), part)

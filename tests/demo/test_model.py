@@ -8,7 +8,8 @@ import torch
 from lorakit_cli.demo import ADAPTERS, BASE
 from lorakit_cli.demo.training.evaluate import FIRST_SEED, Studio, prompt_of, scenes_and_seeds, score
 from lorakit_cli.demo.training.judge import cell_variance, load
-from tests.service.test_applying import assert_rounded_once, expected, state
+from tests.exact_weights import assert_rounded_once, exact_weights
+from tests.service.test_applying import state
 
 JUDGE = Path(__file__).parent.parent / "data" / "judge.safetensors"
 COUNT = 24
@@ -84,7 +85,7 @@ def test_every_fused_tensor_equals_the_fp64_sum(studio):
     plan = make_plan("demo", [AdapterSpec.parse("toy:1.0"), AdapterSpec.parse("pixel:0.5")]).plan
     assert plan.unmatched == ()
     studio.weights.apply(plan)
-    exact = expected(BASE, [(ADAPTERS["toy"][0], 1.0), (ADAPTERS["pixel"][0], 0.5)])
+    exact = exact_weights(BASE, [(ADAPTERS["toy"][0], 1.0), (ADAPTERS["pixel"][0], 0.5)])
     assert_rounded_once(state(studio.pipeline), exact, torch.float32)
 
 

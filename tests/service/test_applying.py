@@ -1,12 +1,9 @@
 """Fused and attached weights against an independent fp64 computation from the files."""
 
-import json
 import math
-import re
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 from lorakit_cli.core.adapter_spec import AdapterSpec
@@ -14,8 +11,10 @@ from lorakit_cli.core.block_scales import parse_block_scales
 from lorakit_cli.errors import LoraFileError, UnsupportedError
 from lorakit_cli.service.applying import FusedWeights
 from lorakit_cli.service.attaching import attach
-from lorakit_cli.service.pipeline import choose_device, open_pipeline
+from lorakit_cli.service.devices import choose_device
+from lorakit_cli.service.pipeline import open_pipeline
 from lorakit_cli.service.planning import make_plan
+from tests.exact_weights import assert_rounded_once, exact_weights
 from tests.tiny import rewrite
 
 CPU = torch.device("cpu")
@@ -33,49 +32,12 @@ def state(pipeline):
     }
 
 
-def expected(base, parts):
-    """Recompute all weights in fp64 with plain torch, reading file names and metadata without lorakit."""
-    weights = {}
-    for name in ("unet", "text_encoder", "vae"):
-        (file,) = (base / name).glob("*.safetensors")
-        weights |= {f"{name}.{key}": value.double() for key, value in load_file(file).items()}
-    for path, strength in parts:
-        tensors = load_file(path)
-        with safe_open(path, "pt") as file:
-            settings = json.loads(file.metadata()["lora_adapter_metadata"])
-        for key, down in tensors.items():
-            if ".lora_A." not in key and "lora_linear_layer.down" not in key:
-                continue
-            up = tensors[key.replace(".lora_A.", ".lora_B.").replace("layer.down", "layer.up")]
-            module = key.split(".lora_")[0]
-            component, name = module.split(".", 1)
-            patterns = settings[f"{component}.alpha_pattern"].items()
-            common = settings[f"{component}.lora_alpha"]
-            alpha = next((value for end, value in patterns if re.search(rf"(^|\.){end}$", name)), common)
-            scale = alpha / down.shape[0]
-            s = strength(module) if callable(strength) else strength
-            delta = torch.einsum("or,ri->oi", up.double().flatten(1), down.double().flatten(1)) * scale * s
-            target = weights[f"{module}.weight"]
-            target += delta.view(target.shape)
-    return weights
-
-
-def assert_rounded_once(actual, exact, dtype):
-    assert actual.keys() == exact.keys()
-    for name, value in actual.items():
-        assert value.dtype == dtype
-        # Half a unit in the last place of `dtype`, and what fp32 sums may lose.
-        error = (value.double() - exact[name]).abs()
-        bound = exact[name].abs() * torch.finfo(dtype).eps * 0.501 + 1e-6
-        assert (error <= bound).all(), (name, error.max())
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_every_tensor_equals_the_fp64_sum(base, adapters, dtype):
     plan = plan_of(base, adapters, "ink.safetensors:0.75", "wash.safetensors:-1.5", scale=0.5)
     pipeline = open_pipeline(plan.base, CPU, dtype)
     assert FusedWeights(pipeline, plan.base).apply(plan) == 188
-    exact = expected(base, [(adapters / "ink.safetensors", 0.375), (adapters / "wash.safetensors", -0.75)])
+    exact = exact_weights(base, [(adapters / "ink.safetensors", 0.375), (adapters / "wash.safetensors", -0.75)])
     assert_rounded_once(state(pipeline), exact, dtype)
 
 
@@ -97,7 +59,7 @@ def test_block_scales_reach_every_tensor_of_a_block(base, adapters):
 
     pipeline = open_pipeline(plan.base, CPU, torch.float32)
     FusedWeights(pipeline, plan.base).apply(plan)
-    assert_rounded_once(state(pipeline), expected(base, [(adapters / "ink.safetensors", strength)]), torch.float32)
+    assert_rounded_once(state(pipeline), exact_weights(base, [(adapters / "ink.safetensors", strength)]), torch.float32)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
@@ -138,7 +100,7 @@ def test_fp32_base_is_rounded_once_to_the_dtype_asked_for(tmp_path, adapters):
     plan = plan_of(tmp_path / "fp32", adapters, "ink.safetensors:1")
     pipeline = open_pipeline(plan.base, CPU, torch.bfloat16)
     FusedWeights(pipeline, plan.base).apply(plan)
-    exact = expected(tmp_path / "fp32", [(adapters / "ink.safetensors", 1.0)])
+    exact = exact_weights(tmp_path / "fp32", [(adapters / "ink.safetensors", 1.0)])
     assert_rounded_once(state(pipeline), exact, torch.bfloat16)
 
 
@@ -208,5 +170,5 @@ def test_cuda_equals_fp64_too(base, adapters):
     plan = plan_of(base, adapters, "ink.safetensors:0.75")
     pipeline = open_pipeline(plan.base, choose_device("cuda"), torch.float16)
     FusedWeights(pipeline, plan.base).apply(plan)
-    exact = expected(base, [(adapters / "ink.safetensors", 0.75)])
+    exact = exact_weights(base, [(adapters / "ink.safetensors", 0.75)])
     assert_rounded_once({name: value.cpu() for name, value in state(pipeline).items()}, exact, torch.float16)

@@ -6,7 +6,8 @@ import torch
 
 from lorakit_cli.core.local_folder import read_base_index
 from lorakit_cli.errors import BaseModelError, OptionError, UnsupportedError
-from lorakit_cli.service.pipeline import choose_device, choose_dtype, enough_memory, open_pipeline
+from lorakit_cli.service.devices import choose_device
+from lorakit_cli.service.pipeline import choose_dtype, enough_memory, open_pipeline
 
 CPU = torch.device("cpu")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
-from lorakit_cli.core.generation import RECIPE_FILE
+from lorakit_cli.core.recipe import RECIPE_FILE
 from lorakit_cli.demo.training import autoencoder, denoiser
 from lorakit_cli.demo.training.tokens import build_tokenizer
 
