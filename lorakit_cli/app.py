@@ -12,9 +12,13 @@ from lorakit_cli import __version__
 from lorakit_cli.commands._light_parsing import LightCommand, lightened
 from lorakit_cli.commands._output import carry_any_text, emit, error, note
 from lorakit_cli.commands.convert import convert
+from lorakit_cli.commands.fuse import fuse
 from lorakit_cli.commands.generate import generate
 from lorakit_cli.commands.inspect import inspect
 from lorakit_cli.commands.list_adapters import list_adapters
+from lorakit_cli.commands.save import save
+from lorakit_cli.commands.unfuse import unfuse
+from lorakit_cli.commands.verify import verify
 from lorakit_cli.errors import LorakitError, UsageError
 
 INTERRUPTED = 130
@@ -96,6 +100,10 @@ def lorakit(
 
 
 app.command("generate", cls=LightCommand)(reports_errors(generate))
+app.command("fuse", cls=LightCommand)(reports_errors(fuse))
+app.command("verify", cls=LightCommand)(reports_errors(verify))
+app.command("unfuse", cls=LightCommand)(reports_errors(unfuse))
+app.command("save", cls=LightCommand)(reports_errors(save))
 app.command("convert", cls=LightCommand)(reports_errors(convert))
 app.command("inspect", cls=LightCommand)(reports_errors(inspect))
 app.command("list-adapters", cls=LightCommand)(reports_errors(list_adapters))

@@ -18,9 +18,12 @@
     │   ├── WrongBaseError
     │   ├── NothingMatchedError
     │   └── UnmatchedLayersError
+    ├── RecipeError                 a recipe that cannot be read, or not replayed
     ├── UnsupportedError            right as asked, but this engine or machine cannot do it
     └── OutputError
-        └── OutputExistsError
+        ├── OutputExistsError
+        ├── PushError               an output is complete, but not on the Hub
+        └── VerificationError       an output that is not what it should be
 
 A message says what is wrong, where, and what to try next. Anything else that is raised is a bug and keeps its
 traceback.
@@ -105,6 +108,10 @@ class UnmatchedLayersError(MatchError):
     """Some layers of an adapter do not fit the base, and `--strict` was asked for."""
 
 
+class RecipeError(LorakitError):
+    """A recipe cannot be read, or what it names is not what it was."""
+
+
 class UnsupportedError(LorakitError):
     """A well-formed request that this engine or machine cannot carry out."""
 
@@ -115,6 +122,14 @@ class OutputError(LorakitError):
 
 class OutputExistsError(OutputError):
     """An output exists already."""
+
+
+class PushError(OutputError):
+    """An output cannot be pushed to the Hub, or was not; where there is one, it is complete on this machine."""
+
+
+class VerificationError(OutputError):
+    """An output is not what base and adapters come to."""
 
 
 def nearest(word: str, known: Iterable[str], count: int = 3) -> list[str]:

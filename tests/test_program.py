@@ -19,7 +19,7 @@ def test_version(lorakit):
 
 def test_help_of_every_command_has_an_example(lorakit):
     listed = lorakit("--help").stdout
-    for command in ("generate", "convert", "inspect", "list-adapters"):
+    for command in ("generate", "fuse", "verify", "unfuse", "save", "convert", "inspect", "list-adapters"):
         assert f"\n  {command} " in listed
         text = lorakit(command, "--help").stdout
         assert f"Example: lorakit {command} " in text
@@ -63,6 +63,7 @@ def test_without_arguments_the_help_is_shown(lorakit):
         ["inspect", "{ink}", "--base", "{checkpoint}"],
         ["inspect", "toy", "pixel"],
         ["inspect", "{ink}", "--base", "{base}", "--keys"],
+        ["save", "--base", "{base}", "-l", "{ink}:0.5", "--dry-run"],
         ["generate", "--base", "{base}", "-l", "{ink}:0.5", "--block-scales", 'ink={{"unet": 0.5}}', "--dry-run", "x"],
     ],
 )
@@ -77,6 +78,19 @@ def test_what_reads_headers_only_loads_no_heavy_library(base, checkpoint, adapte
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr.splitlines()[-1] == "[] 0"
+
+
+@pytest.mark.parametrize("options", [[], ["--adapters-only"]])
+def test_adapters_are_saved_without_any_heavy_library(base, adapters, here, options):
+    arguments = ["save", "--base", str(base), "-l", f"{adapters / 'ink.safetensors'}:0.5", "--out", "set", *options]
+    code = (
+        "import sys\nfrom lorakit_cli.app import app\n"
+        f"try: app({arguments!r})\nexcept SystemExit as end: code = end.code\n"
+        f"print([name for name in {HEAVY} if name in sys.modules], code, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == "[] 0"
+    assert (here / "set" / "adapters" / "ink.safetensors").is_file()
 
 
 def complete(line, shell="zsh", code="from lorakit_cli.app import main; main()"):

@@ -83,9 +83,9 @@ def progress_bar(label: str, *, quiet: bool) -> Iterator[Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Make dicts of dataclasses and named tuples, and lists of other tuples, however deep they are."""
+    """Make dicts of records, dataclasses and named tuples, and lists of other tuples, however deep they are."""
     if hasattr(value, "_fields"):
-        return {name: _plain(part) for name, part in zip(value._fields, value, strict=True)}
+        return {name: _plain(getattr(value, name)) for name in value._fields}
     if hasattr(value, "__dataclass_fields__"):
         return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
     if isinstance(value, Mapping):

@@ -1,10 +1,24 @@
 """Show a plan to a person: adapters, what matches, block scales, and what does not match."""
 
-from lorakit_cli.commands._output import printable
+from typing import TYPE_CHECKING
+
+from lorakit_cli.commands._output import emit, emit_json, printable
 from lorakit_cli.core.shown import shown
-from lorakit_cli.service.plan_report import AdapterPlan, PlanReport
+from lorakit_cli.service.plan_report import AdapterPlan, PlanReport, report_plan
+
+if TYPE_CHECKING:
+    from lorakit_cli.service.output_request import PreparedOutput
 
 _MOST_UNMATCHED = 20
+
+
+def emit_plan(schema: str, prepared: "PreparedOutput", *, as_json: bool) -> None:
+    """Print what a request for an output would do."""
+    plan, out = report_plan(prepared.plan), prepared.request.out
+    if as_json:
+        emit_json(schema, {"plan": plan, "out": None if out is None else str(out), "warnings": prepared.warnings})
+    else:
+        emit("\n".join([*plan_lines(plan), *([] if out is None else [printable(f"would write {out}")])]))
 
 
 def plan_lines(report: PlanReport) -> list[str]:

@@ -8,6 +8,7 @@ import typer
 
 from lorakit_cli.commands._options import AllowPickleOpt, JsonOpt, QuietOpt
 from lorakit_cli.commands._output import emit, emit_json, printable, size_text, warn
+from lorakit_cli.core.user_path import user_path
 from lorakit_cli.errors import OptionError
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def convert(
 
     if to_lora != (rank is not None):
         raise OptionError("--to-lora and --rank N go together")
-    request = ConvertRequest(source, to.value, out, base, dtype.value if dtype else None, rank, overwrite, allow_pickle)
+    target, stored = user_path(str(out)), dtype.value if dtype else None
+    request = ConvertRequest(source, to.value, target, base, stored, rank, overwrite, allow_pickle)
     report = run(request)
     if report.left_out and not quiet:
         warn(f"left out {len(report.left_out)} keys that are no part of its change, such as {report.left_out[0][:200]}")

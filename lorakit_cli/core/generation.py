@@ -5,12 +5,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.numbers import finite
+from lorakit_cli.core.recipe import RECIPE_FILE
 from lorakit_cli.errors import BaseModelError, OptionError
 
-RECIPE_FILE = "lorakit.json"
 # diffusers' image pipelines refuse other multiples, whatever the autoencoder could do.
 _PIPELINE_MULTIPLE = 8
 # Beyond any model and any memory; past it sizes overflow inside torch.
@@ -70,17 +71,26 @@ def check(settings: Settings, base: BaseIndex) -> None:
         raise OptionError(f"--guidance {settings.guidance} is not a finite number")
 
 
-def _said(base: BaseIndex) -> Settings:
+def said_by(base: BaseIndex) -> dict[str, Any]:
+    """Give what a base's own lorakit.json says under `generate`, unchecked. Raises BaseModelError."""
     path = base.path / RECIPE_FILE
     # A base on the Hub has no folder to look in.
     if not isinstance(path, Path) or not path.is_file():
-        return Settings()
+        return {}
     try:
-        said = json.loads(path.read_text(encoding="utf-8")).get("generate", {})
+        return dict(json.loads(path.read_text(encoding="utf-8")).get("generate") or {})
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise BaseModelError(f"{path} cannot be read: {error}") from error
+
+
+def _said(base: BaseIndex) -> Settings:
+    path = base.path / RECIPE_FILE
+    said = said_by(base)
+    try:
         width, height, steps = (_whole(said, name) for name in ("width", "height", "steps"))
         guidance = said.get("guidance")
         return Settings(width, height, steps, None if guidance is None else finite(guidance))
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError) as error:
         raise BaseModelError(f"{path} cannot be read: {error}") from error
 
 

@@ -6,11 +6,12 @@ from pathlib import Path, PurePath
 from typing import Any, Protocol
 
 from lorakit_cli.core.base_index import BaseComponent, BaseIndex, BaseTensor
+from lorakit_cli.core.shown import shown
 from lorakit_cli.core.tensor_info import TensorInfo
-from lorakit_cli.core.weight_files import only_variant, shards, variants, weight_file
+from lorakit_cli.core.weight_files import is_plain, only_variant, shards, variants, weight_file
 from lorakit_cli.errors import BaseModelError
 
-_MODEL_INDEX = "model_index.json"
+MODEL_INDEX = "model_index.json"
 
 
 class PipelineFolder(Protocol):
@@ -35,8 +36,8 @@ def index_pipeline(folder: PipelineFolder, variant: str | None = None) -> BaseIn
 
     A component without files of a variant that was asked for is taken plain, if another has them.
     """
-    if _MODEL_INDEX not in (folder.files() or ()):
-        raise BaseModelError(f"{folder.path} is not a diffusers pipeline: it has no {_MODEL_INDEX}")
+    if MODEL_INDEX not in (folder.files() or ()):
+        raise BaseModelError(f"{folder.path} is not a diffusers pipeline: it has no {MODEL_INDEX}")
     class_name, classes = _components(folder)
     beside: dict[str, Collection[str]] = {}
     for name in classes:
@@ -63,8 +64,8 @@ def index_pipeline(folder: PipelineFolder, variant: str | None = None) -> BaseIn
             indexed[name] = BaseComponent(name, classes[name], config, tensors)
         elif pickle := next((file for file in sorted(names) if file.endswith(".bin")), None):
             raise BaseModelError(
-                f"{folder.path / name / pickle} is a pickle, and only safetensors are read; loading the base with "
-                "diffusers and saving it again converts it"
+                f"{folder.path / name / pickle} is a pickle, and only safetensors are read; --allow-pickle takes its "
+                "tensors out, and loading the base with diffusers and saving it again converts it"
             )
     if not indexed:
         raise BaseModelError(f"{folder.path} holds no safetensors weights; is it complete?")
@@ -73,15 +74,21 @@ def index_pipeline(folder: PipelineFolder, variant: str | None = None) -> BaseIn
 
 def _components(folder: PipelineFolder) -> tuple[str, dict[str, str]]:
     """Read the class of the pipeline, and those of its components by name."""
-    entries = folder.json(_MODEL_INDEX)
+    entries = folder.json(MODEL_INDEX)
     class_name = entries.get("_class_name")
     if not isinstance(class_name, str):
-        raise BaseModelError(f"{folder.path / _MODEL_INDEX} names no pipeline class (_class_name)")
-    return class_name, {
+        raise BaseModelError(f"{folder.path / MODEL_INDEX} names no pipeline class (_class_name)")
+    found = {
         name: entry[1]
         for name, entry in entries.items()
         if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str)
     }
+    for name in found:
+        if not is_plain(name):
+            raise BaseModelError(
+                f"{folder.path / MODEL_INDEX} names a component {shown(name)}, which is no folder in it"
+            )
+    return class_name, found
 
 
 def _weights(folder: PipelineFolder, name: str, names: Collection[str], variant: str | None) -> list[str]:

@@ -1,17 +1,24 @@
 """Decide which tensors change and by how much: the plan that every verb prints, executes or verifies."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.block_scales import BlockScales, BoundScales
 from lorakit_cli.core.lora_file import LoraFile, LoraLayer
-from lorakit_cli.core.matching import Match, Part, Target, Unmatched, match_layers
+from lorakit_cli.core.match import Match, Part, Target
+from lorakit_cli.core.matching import Unmatched, match_layers
 from lorakit_cli.core.shown import shown
 from lorakit_cli.core.verdict import judge
-from lorakit_cli.errors import NothingMatchedError, OptionError, UnmatchedLayersError, WrongBaseError
+from lorakit_cli.errors import (
+    NothingMatchedError,
+    OptionError,
+    UnmatchedLayersError,
+    WrongBaseError,
+    did_you_mean,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +74,40 @@ class Plan:
         """Count an adapter's matched layers by component."""
         counts: dict[str, int] = {}
         for match in self.matches[adapter]:
-            component = match.parts[0].target.component
+            component = match.component
             counts[component] = counts.get(component, 0) + 1
         return counts
 
-    def require_all_matched(self) -> None:
+    def only(self, components: Collection[str]) -> "Plan":
+        """Give the part of the plan that is in these components.
+
+        Raises OptionError for one that the base does not have, NothingMatchedError for an adapter that has no part.
+        """
+        for name in components:
+            if name not in self.base.components:
+                near = did_you_mean(name, self.base.components) or "."
+                raise OptionError(f"the base has no component {name!r}{near} It has {', '.join(self.base.components)}")
+        matches = {
+            name: tuple(match for match in own if match.parts[0].target.component in components)
+            for name, own in self.matches.items()
+        }
+        for name, own in matches.items():
+            if not own:
+                raise NothingMatchedError(
+                    f"adapter {name} changes nothing in {', '.join(components)}; it has layers for "
+                    f"{', '.join(self.matched(name))}"
+                )
+        terms = {target: own for target, own in self.terms.items() if target.component in components}
+        return replace(self, matches=matches, terms=terms)
+
+    def require_all_matched(self, otherwise: str = "without --strict the rest is applied") -> None:
         """Raise UnmatchedLayersError if any layer or key of any adapter changes nothing."""
         if self.unmatched:
             first = self.unmatched[0]
             near = f" (nearest: {first.nearest})" if first.nearest else ""
             raise UnmatchedLayersError(
                 f"{len(self.unmatched)} layers or keys do not fit the base, first {shown(first.stem)} of "
-                f"{first.adapter}: {first.reason}{near}; without --strict the rest is applied"
+                f"{first.adapter}: {first.reason}{near}; {otherwise}"
             )
 
 
