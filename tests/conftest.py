@@ -3,12 +3,15 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from typer.testing import CliRunner, Result
+
+if TYPE_CHECKING:
+    from tests.hub_server import HubServer
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Workers that run side by side must not each take every core; before torch is imported, which reads it then.
@@ -97,3 +100,35 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_adapter(folder / "ink.safetensors", seed=1)
     save_adapter(folder / "wash.safetensors", seed=2, rank=8, alpha=2, targets=ATTENTION, text=False)
     return folder
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Iterator[HubServer]":
+    """A Hub that the client in this process talks to, with empty caches and without a token."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import _http
+
+    from tests.hub_server import HubServer
+
+    with HubServer() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        # Large files would go to another service than the Hub.
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        # The client waits between tries.
+        monkeypatch.setattr(_http.time, "sleep", lambda seconds: None)
+        yield server
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """A function that takes the network from the client in this process."""
+    from huggingface_hub import constants
+
+    return lambda: monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

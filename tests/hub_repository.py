@@ -68,3 +68,17 @@ def etag(path: Path) -> str:
     """Give a file's fingerprint: of its start and size, since test files may be sparse and of many gigabytes."""
     with path.open("rb") as file:
         return hashlib.sha256(file.read(1 << 20) + str(path.stat().st_size).encode()).hexdigest()
+
+
+def pieces(body: bytes | tuple[Path, int, int], cut: int | None) -> Iterator[bytes]:
+    """Give an answer's body, of a stretch of a file no more than `cut` bytes."""
+    if isinstance(body, bytes):
+        yield body
+        return
+    path, begin, end = body
+    with path.open("rb") as file:
+        file.seek(begin)
+        end = end if cut is None else min(end, begin + cut)
+        while begin < end and (piece := file.read(min(65536, end - begin))):
+            yield piece
+            begin += len(piece)

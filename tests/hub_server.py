@@ -11,13 +11,14 @@ Weights are given by way of a redirect to another host, as the real Hub does, wh
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.hub_repository import LARGE, Refusal, Repository, Request, entries, etag
+from tests.hub_accepting import Accepting
+from tests.hub_repository import LARGE, Refusal, Repository, Request, entries, etag, pieces
 
 _API = re.compile(
     r"/api/models/(?P<repo>[^/]+/[^/]+)(?:/(?P<what>revision|tree|paths-info)/(?P<revision>[^/]+))?(?P<path>/.*)?"
@@ -28,13 +29,20 @@ _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 
 class HubServer:
-    """The server. `ranges=False`: it sends whole files, whatever part was asked for; `cut`: as many bytes at most."""
+    """The server. `ranges=False`: it sends whole files, whatever part was asked for; `cut`: as many bytes at most.
+
+    `pause`: it waits so many seconds before every piece that it sends of a file.
+    """
 
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
         self.requests: list[Request] = []
         self.ranges = True
         self.cut: int | None = None
+        self.pause = 0.0
+        self.accepting = Accepting(self)
+        # Unlike time.sleep, which tests take from the client.
+        self.waiting = Event()
         self._refusals: list[Refusal] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         self._server.hub = self
@@ -51,6 +59,7 @@ class HubServer:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+        self.accepting.close()
 
     @property
     def url(self) -> str:
@@ -85,11 +94,17 @@ class HubServer:
         """Count the bytes of all answers to requests with `mark` in their path."""
         return sum(request.sent for request in self.requests if mark in request.path)
 
+    def asked_for(self) -> set[str]:
+        """Name the files that were asked for, whole or in part."""
+        found = (_RESOLVE.fullmatch(request.path) for request in self.requests)
+        return {match["file"] for match in found if match}
+
 
 class _Handler(BaseHTTPRequestHandler):
     """Answers one connection."""
 
     protocol_version = "HTTP/1.1"
+    _body = b""
 
     def do_GET(self) -> None:
         self._answer()
@@ -100,6 +115,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self._answer()
+
+    def do_PUT(self) -> None:
+        self.do_POST()
 
     def log_message(self, *_: object) -> None:
         """Say nothing: the requests are kept."""
@@ -114,6 +132,9 @@ class _Handler(BaseHTTPRequestHandler):
         refusal = self._hub.refusal(self._path)
         if refusal:
             self._send(refusal.status, b"{}", dict(refusal.headers))
+        elif accepted := self._hub.accepting.answer(self.command, self._path, self._token(), self._body):
+            status, content = accepted
+            self._send(status, json.dumps(content).encode(), {"Content-Type": "application/json"})
         elif found := _CDN.fullmatch(self._path):
             self._file(found, direct=True)
         elif found := _API.fullmatch(self._path):
@@ -212,7 +233,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         try:
-            for piece in _pieces(body, self._hub.cut):
+            for piece in pieces(body, self._hub.cut):
+                self._hub.waiting.wait(self._hub.pause)
                 request.sent += len(piece)
                 self.wfile.write(piece)
         except ConnectionError:
@@ -220,16 +242,3 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         if request.sent < length:
             self.close_connection = True
-
-
-def _pieces(body: bytes | tuple[Path, int, int], cut: int | None) -> Iterator[bytes]:
-    if isinstance(body, bytes):
-        yield body
-        return
-    path, begin, end = body
-    with path.open("rb") as file:
-        file.seek(begin)
-        end = end if cut is None else min(end, begin + cut)
-        while begin < end and (piece := file.read(min(65536, end - begin))):
-            yield piece
-            begin += len(piece)

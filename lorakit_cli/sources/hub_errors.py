@@ -1,11 +1,14 @@
 """Say what went wrong with the Hub, and what would help, in lorakit's words: never the client's, which name URLs."""
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lorakit_cli.errors import BaseModelError
 
 _LOG_IN = "log in with `hf auth login`"
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 @contextmanager
@@ -25,6 +28,9 @@ def explained(repo: str, revision: str | None = None) -> Iterator[None]:
         raise BaseModelError(_reason(error, repo, revision)) from error
     except HFValidationError as error:
         raise BaseModelError(f"{repo!r} is no name of a Hub repository, which is written owner/name") from error
+    # The client's own faults are both; hf_xet, which moves large files for it, raises the second for most of its own.
+    except (OSError, RuntimeError) as error:
+        raise BaseModelError(_trouble(error, repo)) from error
 
 
 def _reason(error: BaseException, repo: str, revision: str | None) -> str:
@@ -78,3 +84,19 @@ def _refusal(status: int, repo: str) -> str:
     if status >= 500:
         return f"the Hub is in trouble (HTTP {status}) and does not give {repo}; try again later"
     return f"the Hub does not give {repo} (HTTP {status})"
+
+
+def _trouble(error: OSError | RuntimeError, repo: str) -> str:
+    """Say why a file of a repository could not be kept, or came in wrong."""
+    from huggingface_hub import constants
+
+    number = error.errno if isinstance(error, OSError) else None
+    if number in _FULL:
+        return (
+            f"the disk is full: {repo} does not fit into the Hub's cache, {constants.HF_HUB_CACHE}; free some space, "
+            "or name another place with HF_HOME"
+        )
+    if number is not None:
+        reason = os.strerror(number)
+        return f"the Hub's cache, {constants.HF_HUB_CACHE}, cannot be used for {repo}: {reason}; HF_HOME names another"
+    return f"a file of {repo} did not arrive whole ({type(error).__name__}); try again, what is complete is kept"

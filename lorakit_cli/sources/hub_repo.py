@@ -1,8 +1,6 @@
 """A repository on the Hub at one commit, read through the Hub's own client: names, JSON and headers, no weights."""
 
-import logging
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,6 +12,7 @@ from lorakit_cli.errors import BaseModelError, CorruptFileError
 from lorakit_cli.sources.header_cache import HeaderCache
 from lorakit_cli.sources.hub_errors import explained
 from lorakit_cli.sources.hub_range import read_range
+from lorakit_cli.sources.hub_silence import hushed
 
 # Most headers of weights fit, so that one request reads them; a larger one takes a second.
 _FIRST_READ = 131_072
@@ -35,7 +34,7 @@ class HubRepo:
         self._api = HfApi()
         self._repo = repo
         self._revision = revision
-        with explained(repo, revision), _hushed():
+        with explained(repo, revision), hushed():
             self.commit = self._api.resolve_revision(repo, revision=revision).resolved
         self._cache = HeaderCache(f"{self._api.endpoint}/{repo}", self.commit)
 
@@ -47,18 +46,18 @@ class HubRepo:
     def files(self, folder: str = "") -> Collection[str] | None:
         """List the files directly in it or in a folder of it, None where there is no such folder."""
         prefix = folder + "/" if folder else ""
-        inside = [name.removeprefix(prefix) for name in self._names if name.startswith(prefix)]
+        inside = [name.removeprefix(prefix) for name in self.names if name.startswith(prefix)]
         return frozenset(name for name in inside if "/" not in name) if inside else None
 
     @cached_property
-    def _names(self) -> Collection[str]:
+    def names(self) -> Collection[str]:
         """All files of the commit; offline and never listed, those the client's cache has of it."""
         from huggingface_hub import constants, try_to_load_from_cache
 
         kept = self._cache.get(_LIST)
         if kept is not None:
             return kept.decode().split("\n")
-        with explained(self._repo, self._revision), _hushed():
+        with explained(self._repo, self._revision), hushed():
             any_file = try_to_load_from_cache(self._repo, "model_index.json", revision=self.commit)
             if constants.HF_HUB_OFFLINE and isinstance(any_file, str):
                 snapshot = Path(any_file).parent
@@ -69,7 +68,7 @@ class HubRepo:
 
     def json(self, name: str) -> dict[str, Any]:
         """Read a JSON object, by way of the client's cache."""
-        with explained(self._repo, self._revision), _hushed():
+        with explained(self._repo, self._revision), hushed():
             path = Path(self._api.hf_hub_download(self._repo, name, revision=self.commit))
         return json_object(path, self.path / name)
 
@@ -100,7 +99,7 @@ class HubRepo:
         from huggingface_hub import hf_hub_url
 
         url = hf_hub_url(self._repo, name, revision=self.commit, endpoint=self._api.endpoint)
-        with explained(self._repo, self._revision), _hushed():
+        with explained(self._repo, self._revision), hushed():
             start, size = read_range(url, 0, _FIRST_READ)
             length = header_length(self.path / name, start, size, _ADVICE)
             text = start[8 : 8 + length]
@@ -111,22 +110,3 @@ class HubRepo:
         tensors = parse_header(self.path / name, text, size, _ADVICE)[0]
         self._cache.put(name, size.to_bytes(8, "little") + text)
         return tensors
-
-
-@contextmanager
-def _hushed() -> Iterator[None]:
-    """Keep the client's bars and warnings from the user, who is told what matters; not where asked to be talkative."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    logger = logging.getLogger("huggingface_hub")
-    level, shown = logger.level, not are_progress_bars_disabled()
-    if logger.getEffectiveLevel() == logging.WARNING:
-        logger.setLevel(logging.ERROR)
-    if shown:
-        disable_progress_bars()
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        if shown:
-            enable_progress_bars()

@@ -17,33 +17,6 @@ from tests.sparse import sparse_base, write_sparse
 TOKEN = "hf_averysecrettoken"
 
 
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """A Hub that the client in this process talks to, with empty caches and without a token."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import _http
-
-    with HubServer() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        monkeypatch.delenv("HF_TOKEN", raising=False)
-        # The client waits between tries.
-        monkeypatch.setattr(_http.time, "sleep", lambda seconds: None)
-        yield server
-
-
-@pytest.fixture
-def offline(monkeypatch):
-    from huggingface_hub import constants
-
-    return lambda: monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-
-
 @pytest.fixture(scope="module")
 def sdxl(tmp_path_factory):
     """A pipeline of SDXL's full size, whose gigabytes nobody wrote."""
