@@ -1,28 +1,25 @@
 """Write an adapter in another layout, with the same changes: converted, read back and compared before it appears."""
 
 import json
-import mmap
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import NamedTuple
 
 from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.conversion import convert_layers
 from lorakit_cli.core.lora_file import LoraFile
 from lorakit_cli.core.new_layer import NewLayer
-from lorakit_cli.core.new_tensor import NewTensor, header_of, write_tensors
 from lorakit_cli.core.output_file import new_file, require_absent
 from lorakit_cli.core.output_folder import new_folder, require_no_folder
+from lorakit_cli.core.source import Source
 from lorakit_cli.core.target_layout import TargetLayout
 from lorakit_cli.errors import OptionError, OutputError
 from lorakit_cli.formats.targets import TARGETS
-from lorakit_cli.service.carried_metadata import carried, states_hashes, with_hashes
-from lorakit_cli.service.conversion_check import require_same
+from lorakit_cli.service.carried_metadata import carried
 from lorakit_cli.service.convert_report import Approximated, ConvertReport
+from lorakit_cli.service.converted_file import by_component, write_adapter, write_checked
 from lorakit_cli.service.placing import Placing, place, undecided
 from lorakit_cli.service.reading import open_adapter
-from lorakit_cli.sources.library import open_library
 from lorakit_cli.sources.local import find_files
 
 DTYPES = ("fp16", "bf16", "fp32")
@@ -30,8 +27,7 @@ _PEFT_WEIGHTS = "adapter_model.safetensors"
 _PEFT_CONFIG = "adapter_config.json"
 
 
-@dataclass(frozen=True, slots=True)
-class ConvertRequest:
+class ConvertRequest(NamedTuple):
     """What to convert, to which layout, and where to. `rank`: approximate what the layout cannot hold at this rank."""
 
     source: str
@@ -66,13 +62,13 @@ def convert(request: ConvertRequest) -> ConvertReport:
         placings = tuple(placing.of(file) for placing in placings)
     base, layers = _converted(file, placings, target)
     error: float | None = None
-    source = _source(file.data)
-    if request.dtype:
-        from lorakit_cli.service.casting import cast
-
-        layers, error = cast(layers, source, request.dtype)
     write = _write_peft if request.to == "peft" else _write_file
-    size = write(request, base, layers, file, source)
+    with Source(file.data) as source:
+        if request.dtype:
+            from lorakit_cli.service.casting import cast
+
+            layers, error = cast(layers, source, request.dtype)
+        size = write(request, base, layers, file, source)
     return ConvertReport(
         source=str(path),
         out=str(request.out),
@@ -94,7 +90,7 @@ def convert(request: ConvertRequest) -> ConvertReport:
 
 
 def _only_file(source: str) -> Path:
-    files = find_files(source, open_library())
+    files = find_files(source)
     if len(files) > 1:
         raise OptionError(f"{source} holds several adapters, name one: {', '.join(file.name for file in files)}")
     return files[0]
@@ -141,31 +137,20 @@ def _uses(layers: Sequence[NewLayer]) -> dict[int, int]:
     return uses
 
 
-def _source(path: Path) -> memoryview:
-    """Map a file. It is let go with the last view of it, and an error on its way holds some."""
-    with path.open("rb") as file:
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-
-
 def _write_file(
-    request: ConvertRequest, base: BaseIndex, layers: Sequence[NewLayer], file: LoraFile, source: memoryview
+    request: ConvertRequest, base: BaseIndex, layers: Sequence[NewLayer], file: LoraFile, source: Source
 ) -> int:
-    metadata = carried(file.metadata)
-    if not TARGETS[request.to].alpha:
-        from lorakit_cli.core.peft_config import diffusers_metadata
-
-        metadata |= diffusers_metadata(_by_component(layers), base.components)
     with new_file(request.out, overwrite=request.overwrite) as out:
-        return _write_checked(out, request.out, base, layers, metadata, source)
+        return write_adapter(out, request.out, TARGETS[request.to], base, layers, file.metadata, source)
 
 
 def _write_peft(
-    request: ConvertRequest, base: BaseIndex, layers: Sequence[NewLayer], file: LoraFile, source: memoryview
+    request: ConvertRequest, base: BaseIndex, layers: Sequence[NewLayer], file: LoraFile, source: Source
 ) -> int:
     """Write a folder for peft, with one folder inside for each component where there are several."""
     from lorakit_cli.core.peft_config import peft_config
 
-    components = _by_component(layers)
+    components = by_component(layers)
     metadata = carried(file.metadata)
     size = 0
     with new_folder(request.out, overwrite=request.overwrite) as folder:
@@ -177,52 +162,5 @@ def _write_peft(
             (inner / _PEFT_CONFIG).write_text(config, encoding="utf-8")
             only = BaseIndex(base.path, base.class_name, {name: component}, base.variant)
             with (inner / _PEFT_WEIGHTS).open("xb") as out:
-                size += _write_checked(out, inner / _PEFT_WEIGHTS, only, own, metadata, source)
+                size += write_checked(out, inner / _PEFT_WEIGHTS, only, own, metadata, source)
     return size
-
-
-def _by_component(layers: Sequence[NewLayer]) -> dict[str, list[NewLayer]]:
-    components: dict[str, list[NewLayer]] = {}
-    for layer in layers:
-        components.setdefault(layer.component, []).append(layer)
-    return components
-
-
-def _write_checked(
-    out: BinaryIO,
-    path: Path,
-    base: BaseIndex,
-    layers: Sequence[NewLayer],
-    metadata: Mapping[str, str],
-    source: memoryview,
-) -> int:
-    tensors = _distinct(layers)
-    size = _write_hashed(out, tensors, metadata, source)
-    out.flush()
-    require_same(path, Path(out.name), base, layers, source)
-    return size
-
-
-def _write_hashed(out: BinaryIO, tensors: Sequence[NewTensor], metadata: Mapping[str, str], source: memoryview) -> int:
-    """Write a file; hashes of it that its metadata states are reckoned meanwhile and put in their places."""
-    if not states_hashes(metadata):
-        return write_tensors(out, tensors, metadata, source)
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(1) as pool:
-        hashed = pool.submit(with_hashes, tensors, metadata, source)
-        size = write_tensors(out, tensors, metadata, source)
-        out.seek(0)
-        out.write(header_of(tensors, hashed.result()))
-    return size
-
-
-def _distinct(layers: Sequence[NewLayer]) -> list[NewTensor]:
-    """List the tensors of layers; those of one module share its alpha. Raises OutputError where two would be one."""
-    tensors: dict[str, NewTensor] = {}
-    for layer in layers:
-        for tensor in layer.tensors:
-            other = tensors.setdefault(tensor.name, tensor)
-            if other != tensor:
-                raise OutputError(f"two layers would both be called {tensor.name}; the layout cannot tell them apart")
-    return list(tensors.values())

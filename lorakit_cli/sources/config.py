@@ -6,20 +6,23 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from platformdirs import user_config_path
 
 from lorakit_cli.core.adapter_spec import NAME, AdapterSpec
 from lorakit_cli.core.numbers import finite
 from lorakit_cli.core.user_path import user_path
-from lorakit_cli.errors import AdapterSpecError, LibraryError, did_you_mean
+from lorakit_cli.errors import AdapterSpecError, BlockScalesError, LibraryError, did_you_mean
+
+if TYPE_CHECKING:
+    from lorakit_cli.core.block_scales import BlockScales
 
 FILE_NAME = "lorakit.toml"
 VARIABLE = "LORAKIT_CONFIG"
 
 _TOP_KEYS = ("base", "use", "adapters_dir", "adapters")
-_ENTRY_KEYS = ("source", "weight", "triggers", "base")
+_ENTRY_KEYS = ("source", "weight", "triggers", "base", "block_scales")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class ConfigEntry:
     weight: float | None
     triggers: tuple[str, ...]
     base: str | None
+    block_scales: "BlockScales | None"
     folder: Path
 
 
@@ -178,4 +182,16 @@ class _Reader:
             raise self.error(keys, "has no source")
         triggers = self.texts(table, "triggers", keys, one_is_enough=True) or ()
         weight, base = self.number(table, "weight", keys), self.text(table, "base", keys)
-        return ConfigEntry(source, weight, triggers, base, self.path.parent)
+        return ConfigEntry(source, weight, triggers, base, self.scales(name, table, keys), self.path.parent)
+
+    def scales(self, name: str, table: Mapping[str, Any], keys: tuple[str, ...]) -> "BlockScales | None":
+        entries = table.get("block_scales")
+        if entries is None:
+            return None
+        # Few libraries have any.
+        from lorakit_cli.core.block_scales import read_block_scales
+
+        try:
+            return read_block_scales(name, entries)
+        except BlockScalesError as error:
+            raise self.error((*keys, "block_scales"), str(error)) from error

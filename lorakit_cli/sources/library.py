@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lorakit_cli.core.adapter_spec import FILE_SUFFIXES, AdapterSpec, is_plain, is_remote, name_from
 from lorakit_cli.core.user_path import user_path
@@ -9,6 +11,12 @@ from lorakit_cli.demo import ADAPTERS
 from lorakit_cli.demo import NAME as EMBEDDED
 from lorakit_cli.errors import LibraryError, UnknownAdapterError, did_you_mean
 from lorakit_cli.sources.config import Config, config_paths, read_config
+
+if TYPE_CHECKING:
+    from lorakit_cli.core.block_scales import BlockScales
+
+
+_EMBEDDED = "embedded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,15 +29,30 @@ class LibraryEntry:
     weight: float | None = None
     triggers: tuple[str, ...] = ()
     base: str | None = None
+    block_scales: "BlockScales | None" = None
 
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """All that is known by name; the nearest lorakit.toml wins over the user's, and both over folders."""
+    """All that is known by name; the nearest lorakit.toml wins over the user's, and both over folders.
+
+    `base_from` is the folder of the lorakit.toml that names the base.
+    """
 
     entries: Mapping[str, LibraryEntry]
     base: str | None = None
     use: tuple[AdapterSpec, ...] | None = None
+    base_from: Path | None = None
+
+    @property
+    def embedded(self) -> tuple[str, ...]:
+        """The names of the embedded model's own adapters."""
+        return tuple(ADAPTERS)
+
+    def with_entries(self, entries: Mapping[str, LibraryEntry]) -> "Library":
+        """Give a library that knows these too: after all that the user named, before what is embedded."""
+        named = {name: entry for name, entry in self.entries.items() if entry.origin != _EMBEDDED}
+        return replace(self, entries={**self.entries, **entries, **named})
 
     def find(self, name: str) -> LibraryEntry:
         """Look a name up; an entry whose source is another entry's name takes its file and what it leaves out.
@@ -49,6 +72,7 @@ class Library:
                 weight=other.weight if entry.weight is None else entry.weight,
                 triggers=entry.triggers or other.triggers,
                 base=entry.base or other.base,
+                block_scales=entry.block_scales or other.block_scales,
             )
         return entry
 
@@ -73,10 +97,11 @@ def open_library() -> Library:
         for name, entry in _in_folders(config).items():
             entries.setdefault(name, entry)
     for name, (path, triggers) in ADAPTERS.items():
-        entries.setdefault(name, LibraryEntry(name, str(path), "embedded", None, triggers))
-    base = next((_relative(config, config.base) for config in configs if config.base), None)
+        entries.setdefault(name, LibraryEntry(name, str(path), _EMBEDDED, None, triggers))
+    bases = [(_relative(config, config.base), config.path.parent) for config in configs if config.base]
+    base, base_from = bases[0] if bases else (None, None)
     use = next((_use(config) for config in configs if config.use is not None), None)
-    return Library(entries, base, use)
+    return Library(entries, base, use, base_from)
 
 
 def _use(config: Config) -> tuple[AdapterSpec, ...]:
@@ -95,6 +120,7 @@ def _named(config: Config) -> dict[str, LibraryEntry]:
             entry.weight,
             entry.triggers,
             _relative(config, entry.base) if entry.base else None,
+            entry.block_scales,
         )
         for name, entry in config.adapters.items()
     }
@@ -116,10 +142,14 @@ def _in_folders(config: Config) -> dict[str, LibraryEntry]:
     return entries
 
 
-def _relative(config: Config, source: str) -> str:
-    """Give a path in a lorakit.toml as seen from anywhere; names and references stay as they are."""
+def from_folder(folder: Path, source: str) -> str:
+    """Give a path in the lorakit.toml of a folder as seen from anywhere; names and references stay as they are."""
     if source == EMBEDDED or is_remote(source):
         return source
-    local = config.path.parent / user_path(source)
+    local = folder / user_path(source)
     is_path = source.startswith((".", "~", "/")) or source.lower().endswith(FILE_SUFFIXES)
     return str(local) if is_path or local.exists() else source
+
+
+def _relative(config: Config, source: str) -> str:
+    return from_folder(config.path.parent, source)

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from lorakit_cli.core.adapter_spec import AdapterSpec, is_plain, is_remote, require_distinct
+from lorakit_cli.core.record import Record
 from lorakit_cli.core.user_path import user_path
-from lorakit_cli.demo import BASE
-from lorakit_cli.demo import NAME as EMBEDDED
+from lorakit_cli.demo import BASE, NAME
 from lorakit_cli.errors import (
     AdapterSpecError,
     BaseModelError,
@@ -18,16 +18,19 @@ from lorakit_cli.errors import (
 )
 
 if TYPE_CHECKING:
+    from lorakit_cli.core.block_scales import BlockScales
     from lorakit_cli.core.hub_reference import HubReference
     from lorakit_cli.sources.library import Library
 
+EMBEDDED = NAME
+"""What the embedded model is asked for by."""
 ADAPTER_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 BASE_SUFFIXES = (*ADAPTER_SUFFIXES, ".gguf")
 _CUSTOMARY = "pytorch_lora_weights.safetensors"
 _PEFT, _PEFT_COPY = "adapter_model.safetensors", "adapter_model.bin"
 
 
-class FoundAdapter(NamedTuple):
+class FoundAdapter(Record):
     """An adapter spec with its file and what the library knows about it."""
 
     name: str
@@ -36,6 +39,7 @@ class FoundAdapter(NamedTuple):
     origin: str
     triggers: tuple[str, ...] = ()
     base: str | None = None
+    block_scales: "BlockScales | None" = None
 
 
 def find_adapters(specs: Sequence[AdapterSpec], library: "Library") -> list[FoundAdapter]:
@@ -50,8 +54,15 @@ def find_adapter(spec: AdapterSpec, library: "Library") -> FoundAdapter:
         return FoundAdapter(spec.name, adapter_path(spec.source), 1.0 if spec.weight is None else spec.weight, "file")
     entry = library.find(spec.source)
     weight = spec.weight if spec.weight is not None else entry.weight
-    path = adapter_path(entry.source)
-    return FoundAdapter(spec.name, path, 1.0 if weight is None else weight, entry.origin, entry.triggers, entry.base)
+    return FoundAdapter(
+        spec.name,
+        adapter_path(entry.source),
+        1.0 if weight is None else weight,
+        entry.origin,
+        entry.triggers,
+        entry.base,
+        entry.block_scales,
+    )
 
 
 def adapter_path(source: str) -> Path:
@@ -132,6 +143,8 @@ def find_base(asked: str | None, library: "Library", adapters: Sequence[FoundAda
     if wanted == EMBEDDED:
         return BASE
     path = user_path(wanted)
+    if path.is_dir():
+        return _referenced(path) or path
     if path.exists():
         return path
     # What tells paths from repositories is left alone where a path is there.
@@ -146,6 +159,28 @@ def find_base(asked: str | None, library: "Library", adapters: Sequence[FoundAda
         f"there is no base {wanted!r}{near}{'' if near else ';'} give the path of a diffusers pipeline folder or "
         f"checkpoint, a Hub repository as owner/name, or {EMBEDDED} for the embedded one"
     )
+
+
+def _referenced(path: Path) -> "Path | HubReference | None":
+    """Give the base that a folder of adapters was saved for, None for a folder that is a base itself."""
+    # What indexes pipelines is left alone where an adapter is looked for.
+    from lorakit_cli.core.pipeline_folder import MODEL_INDEX
+
+    if (path / MODEL_INDEX).exists():
+        return None
+    from lorakit_cli.sources.saved_folder import referenced_base
+
+    base = referenced_base(path)
+    if base is None or user_path(base).resolve() == path.resolve():
+        return None
+    from lorakit_cli.sources.library import Library
+
+    return find_base(base, Library({}), ())
+
+
+def is_embedded(place: object) -> bool:
+    """Tell whether a base is the embedded model, which goes by EMBEDDED."""
+    return place == BASE
 
 
 def beside(path: Path) -> str:
