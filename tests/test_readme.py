@@ -22,8 +22,18 @@ COMMANDS = [
 ]
 
 
+def makers(command):
+    """Give the commands of the same block that write what this one reads."""
+    lines = next(text.splitlines() for kind, text in BLOCKS if kind == "sh" and command in text.splitlines())
+    earlier = lines[: lines.index(command)]
+    made = [(line, set(re.findall(r"--out (\S+)", line))) for line in earlier if line.startswith("lorakit ")]
+    return [line for line, outputs in made if outputs & set(shlex.split(command))]
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands(lorakit, here, command):
+    for maker in makers(command):
+        assert lorakit(*shlex.split(maker)[1:]).exit_code == 0
     result = lorakit(*shlex.split(command)[1:])
     assert result.exit_code == 0, result.stderr
     assert result.stdout
@@ -44,11 +54,18 @@ def test_every_command_has_an_example(lorakit):
 
 
 @pytest.mark.parametrize(
-    ("command", "begins"), [("--lora toy --lora pixel:0.5", "base demo"), ("lorakit inspect toy", "embedded")]
+    ("command", "begins"),
+    [
+        ("--lora toy --lora pixel:0.5", "base demo"),
+        ("lorakit inspect toy", "embedded"),
+        ("lorakit verify my-model", "my-model: sound"),
+    ],
 )
 def test_what_is_printed_is_what_readme_shows(lorakit, command, begins):
     (shown,) = [text for kind, text in BLOCKS if kind == "text" and text.startswith(begins)]
     (line,) = [line for line in COMMANDS if line.endswith(command) or ("--dry-run" in line and command in line)]
+    for maker in makers(line):
+        lorakit(*shlex.split(maker)[1:])
     printed = lorakit(*shlex.split(line)[1:]).stdout
     printed = printed.replace(str(BASE), "demo")
     for path, _ in ADAPTERS.values():
