@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from lorakit_cli import __version__
 from lorakit_cli.core.adapter_spec import AdapterSpec, is_plain
@@ -20,7 +21,7 @@ from lorakit_cli.sources.saved_folder import adapter_source
 
 
 def make_recipe(
-    verb: str, prepared: PreparedOutput, sha256: Mapping[Path, str], files: Mapping[Path, FileDigest], **facts: object
+    verb: str, prepared: PreparedOutput, sha256: Mapping[Path, str], files: Mapping[Path, FileDigest], **facts: Any
 ) -> Recipe:
     """Give the recipe of a request, with the sha256 of the adapters' files and the digests of the base's."""
     base = prepared.plan.base
@@ -52,12 +53,12 @@ def make_recipe(
         versions={"lorakit": __version__, "torch": version("torch")},
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         generate=said_by(base),
-        **facts,  # type: ignore[arg-type]
+        **facts,
     )
 
 
 def fuse_recipe(
-    prepared: PreparedFuse, sha256: Mapping[Path, str], files: Mapping[Path, FileDigest], **facts: object
+    prepared: PreparedFuse, sha256: Mapping[Path, str], files: Mapping[Path, FileDigest], **facts: Any
 ) -> Recipe:
     """Give the recipe of a fused pipeline.
 
