@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from lorakit_cli.core.base_files import files_of, shard_index, stored_tensors
+from lorakit_cli.core.base_files import files_of, stored_tensors
 from lorakit_cli.core.base_index import BaseTensor
 from lorakit_cli.core.disk_space import require_space
 from lorakit_cli.core.file_copy import copy_file
@@ -13,11 +13,11 @@ from lorakit_cli.core.header_metadata import with_metadata
 from lorakit_cli.core.match import Target
 from lorakit_cli.core.output_file import new_file
 from lorakit_cli.core.output_folder import new_folder
-from lorakit_cli.core.pipeline_copy import files_to_copy
 from lorakit_cli.core.recipe import RECIPE_FILE, RECIPE_KEY, settings_text
 from lorakit_cli.core.weights_file import WeightsFile
 from lorakit_cli.errors import RecipeError
 from lorakit_cli.service.baking import Baked, Output, bake_files
+from lorakit_cli.service.output_texts import copy_texts
 from lorakit_cli.service.progress import BytesDone, Progress
 from lorakit_cli.service.unfuse_report import ErrorBound, UnfuseReport
 from lorakit_cli.service.unfuse_request import PreparedUnfuse
@@ -92,11 +92,7 @@ def _write_texts(folder: Path, prepared: PreparedUnfuse, files: Sequence[Weights
     """Write all that is no weights; of what a base says about itself that which it said before."""
     source = prepared.index.path
     assert isinstance(source, Path)
-    for name in files_to_copy(source):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        copy_file(source / name, folder / name)
-    for text, content in shard_index(files).items():
-        (folder / text).write_bytes(content)
+    copy_texts(folder, prepared.index, files)
     earlier = prepared.recipe.base.recipe
     # The adapters that were saved beside a base are not given back with it.
     if earlier and earlier.verb == "save":
