@@ -59,7 +59,8 @@ def open_recipe(path: Path) -> tuple[Recipe, Path]:
     """
     path = user_path(str(path))
     if not path.exists():
-        raise RecipeError(f"there is no {path}{called_alike(path)}")
+        near = called_alike(path) or "; give the folder or file that lorakit wrote"
+        raise RecipeError(f"there is no {path}{near}")
     folder = path if path.is_dir() else path.resolve().parent
     try:
         recipe = (
