@@ -14,6 +14,11 @@ class Target(NamedTuple):
     component: str
     tensor: str
 
+    @property
+    def label(self) -> str:
+        """What people call it; what is in no component goes by its name in the file."""
+        return f"{self.component}.{self.tensor}" if self.component else self.tensor
+
 
 class Part(NamedTuple):
     """One of the parameters whose rows, stacked in order, are what a layer changes: its rows and where they lie.

@@ -164,8 +164,7 @@ def is_finite(value: Tensor) -> bool:
 
 def _not_finite(tensor: _Tensor, start: int, base: Tensor) -> Exception:
     """Say whose fault it is that a value in these rows is not finite."""
-    target, dtype = tensor.piece.target, tensor.piece.dtype
-    where = f"{target.component}.{target.tensor}" if target.component else target.tensor
+    where, dtype = tensor.piece.target.label, tensor.piece.dtype
     if not is_finite(base):
         return BaseModelError(f"{where} of the base holds NaN or infinity; take another copy of it")
     names = " and ".join(dict.fromkeys(term.adapter for term in tensor.terms))

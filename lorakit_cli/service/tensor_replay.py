@@ -77,8 +77,7 @@ class _Replay:
         self.stored = baking.stored[piece.target]
         self.terms = baking.changes.get(piece.target, ())
         self.dtype = TORCH_DTYPES[piece.dtype]
-        target = piece.target
-        self.name = f"{target.component}.{target.tensor}" if target.component else target.tensor
+        self.name = piece.target.label
         self._hash = zlib.crc32(self.name.encode())
         self.rows, self.width = as_matrix(self.stored.info.shape)
         self.count = self.rows * self.width

@@ -6,7 +6,6 @@ from functools import partial
 
 from lorakit_cli.core.base_files import piece_size
 from lorakit_cli.core.kept_bytes import Run, split
-from lorakit_cli.core.match import Target
 from lorakit_cli.core.positional import read_into
 from lorakit_cli.core.tensor_file import parse_header, read_header
 from lorakit_cli.errors import CorruptFileError
@@ -99,9 +98,4 @@ def _note(baking: Baking, output: Output, place: int, ours: bytearray, theirs: b
         end = min(piece.begin - place + piece_size(piece, baking.stored[piece.target].info), len(ours))
         if begin < end and ours[begin:end] != theirs[begin:end]:
             count = sum(a != b for a, b in zip(ours[begin:end], theirs[begin:end], strict=True))
-            findings.untouched(name_of(piece.target), count, end - begin)
-
-
-def name_of(target: Target) -> str:
-    """Name a tensor for people."""
-    return f"{target.component}.{target.tensor}" if target.component else target.tensor
+            findings.untouched(piece.target.label, count, end - begin)
