@@ -27,7 +27,6 @@ _LAYER = {
 }
 _PROJECTIONS = tuple(f"self_attn.{part}_proj" for part in "qkv")
 _BLOCK = re.compile(r"transformer\.resblocks\.(\d{1,3})\..+")
-_TRANSFORMERS_LAYER = re.compile(r"(text_model\.encoder\.layers)\.(\d+)\.(.+)")
 _PROJECTION = "text_projection"
 # The ends of OpenCLIP's names: attention keeps its projections as in_proj_weight, embeddings are bare tensors.
 OPEN_CLIP_ENDINGS = {"weight": (".weight", "_weight", ""), "bias": (".bias", "_bias")}
