@@ -54,6 +54,7 @@ def generate(
     """
     from lorakit_cli.core.block_scales import parse_block_scales
     from lorakit_cli.core.generation import Settings
+    from lorakit_cli.core.loading import Loading
     from lorakit_cli.service.request import GenerateRequest, prepare
 
     request = GenerateRequest(
@@ -66,11 +67,9 @@ def generate(
         settings=Settings(width, height, steps, guidance),
         seeds=seed or (),
         count=count,
-        device=device,
-        dtype=dtype,
+        loading=Loading(device, dtype, attach),
         out=out,
         overwrite=overwrite,
-        attach=attach,
         strict=strict,
         allow_pickle=allow_pickle,
         dry_run=dry_run,

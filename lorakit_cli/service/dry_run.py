@@ -23,15 +23,16 @@ class DryRunReport:
 
 def dry_run_report(prepared: Prepared) -> DryRunReport:
     """Describe a prepared request."""
-    settings = prepared.settings
+    first = prepared.pictures[0]
+    settings = first.settings
     return DryRunReport(
         report_plan(prepared.plan),
-        prepared.prompt,
+        first.prompt,
         settings.width,
         settings.height,
         settings.steps,
         settings.guidance,
-        prepared.seeds,
+        tuple(picture.seed for picture in prepared.pictures),
         tuple(str(path) for path in prepared.names.paths),
         prepared.warnings,
     )

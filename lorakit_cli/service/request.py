@@ -1,6 +1,5 @@
 """What `generate` is asked for, checked against base and adapters before anything heavy is loaded."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -8,7 +7,9 @@ from lorakit_cli.core import generation
 from lorakit_cli.core.adapter_spec import AdapterSpec
 from lorakit_cli.core.block_scales import BlockScales
 from lorakit_cli.core.generation import Settings
+from lorakit_cli.core.loading import Loading
 from lorakit_cli.core.picture_names import PictureNames
+from lorakit_cli.core.picture_spec import PictureSpec
 from lorakit_cli.core.plan import Plan
 from lorakit_cli.core.prompt_tags import split_tags
 from lorakit_cli.core.seeds import choose_seeds
@@ -20,8 +21,6 @@ from lorakit_cli.service.default_adapters import choose_adapters
 from lorakit_cli.service.planning import Planned, make_plan
 from lorakit_cli.sources.library import open_library
 from lorakit_cli.sources.sidecar import read_side_files
-
-_DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d{1,3})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +36,9 @@ class GenerateRequest:
     settings: Settings = field(default_factory=Settings)
     seeds: Sequence[str] = ()
     count: int | None = None
-    device: str = "auto"
-    dtype: str = "auto"
+    loading: Loading = field(default_factory=Loading)
     out: str | None = None
     overwrite: bool = False
-    attach: bool = False
     strict: bool = False
     allow_pickle: bool = False
     dry_run: bool = False
@@ -52,10 +49,8 @@ class Prepared:
     """A request that is known to be possible: what to draw, with what, and where to."""
 
     request: GenerateRequest
-    prompt: str
     plan: Plan
-    settings: Settings
-    seeds: tuple[int, ...]
+    pictures: tuple[PictureSpec, ...]
     names: PictureNames
     warnings: tuple[str, ...]
 
@@ -65,8 +60,7 @@ def prepare(request: GenerateRequest) -> Prepared:
     for name, text in (("prompt", request.prompt), ("negative prompt", request.negative or "")):
         if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
             raise OptionError(f"the {name} is not valid UTF-8 text")
-    if not _DEVICE.fullmatch(request.device):
-        raise OptionError(f"{request.device!r} is no device; use auto, cuda, cuda:1, mps or cpu")
+    request.loading.check()
     prompt, tagged = split_tags(request.prompt)
     library = open_library()
     chosen = choose_adapters(request.base, [*request.adapters, *tagged], request.scale, library)
@@ -86,7 +80,8 @@ def prepare(request: GenerateRequest) -> Prepared:
     settings = request.settings.filled_from(generation.defaults_of(base))
     generation.check(settings, base)
     names = PictureNames.choose(request.out, prompt, seeds, overwrite=request.overwrite)
-    return Prepared(request, prompt, planned.plan, settings, seeds, names, tuple(_warnings(planned, prompt)))
+    pictures = tuple(PictureSpec(prompt, request.negative, seed, settings) for seed in seeds)
+    return Prepared(request, planned.plan, pictures, names, tuple(_warnings(planned, prompt)))
 
 
 def _warnings(planned: Planned, prompt: str) -> list[str]:

@@ -1,0 +1,15 @@
+"""What determines one picture of a pipeline whose weights are given."""
+
+from dataclasses import dataclass
+
+from lorakit_cli.core.generation import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class PictureSpec:
+    """One picture: what to draw, from which seed, with which settings. Pictures do not depend on their neighbours."""
+
+    prompt: str
+    negative: str | None
+    seed: int
+    settings: Settings
