@@ -31,6 +31,18 @@ def generate(
     ] = None,
     width: Annotated[int | None, typer.Option(help="Width in pixels.", show_default="the base's")] = None,
     height: Annotated[int | None, typer.Option(help="Height in pixels.", show_default="the base's")] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="As diffusers or A1111 call it: euler_a, 'DPM++ 2M Karras'.", show_default="the base's"
+        ),
+    ] = None,
+    scheduler_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE", help="Option of the scheduler, such as use_karras_sigmas=true.", show_default=False
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(metavar="auto|cuda|mps|cpu", help="Where to compute.")] = "auto",
     dtype: Annotated[
         Literal["auto", "float32", "float16", "bfloat16"], typer.Option(help="Precision of the weights.")
@@ -55,6 +67,7 @@ def generate(
     from lorakit_cli.core.block_scales import parse_block_scales
     from lorakit_cli.core.generation import Settings
     from lorakit_cli.core.loading import Loading
+    from lorakit_cli.core.schedulers import parse_scheduler_options
     from lorakit_cli.service.request import GenerateRequest, prepare
 
     request = GenerateRequest(
@@ -64,7 +77,14 @@ def generate(
         scale=scale,
         block_scales=parse_block_scales(block_scales or ()),
         negative=negative,
-        settings=Settings(width, height, steps, guidance),
+        settings=Settings(
+            width=width,
+            height=height,
+            steps=steps,
+            guidance=guidance,
+            scheduler=scheduler,
+            scheduler_options=parse_scheduler_options(scheduler_option or ()),
+        ),
         seeds=seed or (),
         count=count,
         loading=Loading(device, dtype, attach),

@@ -3,13 +3,15 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from lorakit_cli.core.base_index import BaseIndex
+from lorakit_cli.core.base_scheduler import predicts_flow
 from lorakit_cli.core.numbers import finite
 from lorakit_cli.core.recipe import RECIPE_FILE
+from lorakit_cli.core.schedulers import find_sampler
 from lorakit_cli.errors import BaseModelError, OptionError
 
 # diffusers' image pipelines refuse other multiples, whatever the autoencoder could do.
@@ -20,22 +22,28 @@ _LARGEST_SIDE = 32768
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How pictures are made; None leaves a value to the pipeline."""
+    """How pictures are made, in values that JSON knows; None leaves one to the pipeline.
+
+    `scheduler` is a name as `find_sampler` takes it, `scheduler_options` are for it or for the base's own. `clip_skip`
+    is counted as A1111 does: 1 reads the last layer, 2 the one before. `init_image` and `mask` are paths.
+    """
 
     width: int | None = None
     height: int | None = None
     steps: int | None = None
     guidance: float | None = None
+    scheduler: str | None = None
+    scheduler_options: Mapping[str, Any] = field(default_factory=dict)
+    clip_skip: int | None = None
+    init_image: str | None = None
+    mask: str | None = None
+    strength: float | None = None
 
     def filled_from(self, other: "Settings") -> "Settings":
-        """Take what is None here from other settings."""
-        return replace(
-            self,
-            width=other.width if self.width is None else self.width,
-            height=other.height if self.height is None else self.height,
-            steps=other.steps if self.steps is None else self.steps,
-            guidance=other.guidance if self.guidance is None else self.guidance,
-        )
+        """Take what is None here from other settings, and options of a scheduler that is not chosen here."""
+        missing = {each.name: getattr(other, each.name) for each in fields(self) if getattr(self, each.name) is None}
+        theirs = other.scheduler_options if self.scheduler in (None, other.scheduler) else {}
+        return replace(self, **missing, scheduler_options={**theirs, **self.scheduler_options})
 
 
 def defaults_of(base: BaseIndex) -> Settings:
@@ -69,6 +77,8 @@ def check(settings: Settings, base: BaseIndex) -> None:
         raise OptionError(f"--steps {settings.steps}: at least one step is needed")
     if settings.guidance is not None and not math.isfinite(settings.guidance):
         raise OptionError(f"--guidance {settings.guidance} is not a finite number")
+    if settings.scheduler is not None:
+        find_sampler(settings.scheduler, flow=predicts_flow(base))
 
 
 def said_by(base: BaseIndex) -> dict[str, Any]:
@@ -89,7 +99,10 @@ def _said(base: BaseIndex) -> Settings:
     try:
         width, height, steps = (_whole(said, name) for name in ("width", "height", "steps"))
         guidance = said.get("guidance")
-        return Settings(width, height, steps, None if guidance is None else finite(guidance))
+        scheduler, options = said.get("scheduler"), said.get("scheduler_options", {})
+        if not isinstance(scheduler, str | None) or not isinstance(options, dict):
+            raise ValueError("generate.scheduler is a name, and generate.scheduler_options an object")
+        return Settings(width, height, steps, None if guidance is None else finite(guidance), scheduler, options)
     except (ValueError, TypeError) as error:
         raise BaseModelError(f"{path} cannot be read: {error}") from error
 

@@ -13,6 +13,7 @@ from lorakit_cli.service.picture_record import UsedAdapter, call_facts, picture_
 from lorakit_cli.service.pipeline import enough_memory
 from lorakit_cli.service.quiet import hushed
 from lorakit_cli.service.request import Prepared
+from lorakit_cli.service.scheduling import require_known
 from lorakit_cli.service.session import Session
 
 Progress = Callable[[int, int], None]
@@ -55,6 +56,8 @@ def generate(prepared: Prepared, progress: Progress | None = None, *, verbose: b
     plan = prepared.plan
     adapters = used_adapters(plan)
     with hushed(verbose=verbose), enough_memory():
+        for spec in prepared.pictures:
+            require_known(spec.settings, plan.base)
         session = Session(plan.base, prepared.request.loading)
         session.put_in(plan)
         pictures = [_make(session, prepared, index, adapters, progress) for index in range(len(prepared.pictures))]

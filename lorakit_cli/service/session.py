@@ -16,6 +16,7 @@ from lorakit_cli.errors import OptionError, UnsupportedError
 from lorakit_cli.service.applying import FusedWeights
 from lorakit_cli.service.devices import choose_device
 from lorakit_cli.service.pipeline import choose_dtype, open_pipeline
+from lorakit_cli.service.scheduling import make_scheduler
 
 OnStep = Callable[[int], None]
 """Called with the number of denoising steps that are done."""
@@ -33,6 +34,7 @@ class Session:
         device = choose_device(loading.device)
         self.dtype = choose_dtype(loading.dtype, device, base)
         self.pipeline = open_pipeline(base, device, self.dtype)
+        self._scheduler = self.pipeline.scheduler
         self.attached = loading.attach
         self._weights = FusedWeights(self.pipeline, base)
         self._known = inspect.signature(self.pipeline.__call__).parameters
@@ -76,15 +78,18 @@ class Session:
         Raises UnsupportedError where a value on the way is not finite.
         """
 
-        def step_done(_pipeline: Any, step: int, _time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        options = self.options(spec)
+        steps = options["num_inference_steps"]
+
+        def step_done(pipeline: Any, step: int, _time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             if on_step:
-                on_step(step + 1)
+                # Some schedulers go over a step twice.
+                on_step((step + 1) * steps // max(getattr(pipeline, "num_timesteps", steps), step + 1))
             return tensors
 
+        self.pipeline.scheduler = make_scheduler(spec.settings, self._scheduler)
         generator = torch.Generator("cpu").manual_seed(spec.seed)
-        values = self.pipeline(
-            **self.options(spec), generator=generator, callback_on_step_end=step_done, output_type="pt"
-        ).images
+        values = self.pipeline(**options, generator=generator, callback_on_step_end=step_done, output_type="pt").images
         # diffusers makes a black picture of NaN.
         if not torch.isfinite(values).all():
             raise UnsupportedError(
