@@ -43,10 +43,40 @@ def generate(
             metavar="NAME=VALUE", help="Option of the scheduler, such as use_karras_sigmas=true.", show_default=False
         ),
     ] = None,
+    clip_skip: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Text layer to read, as A1111 counts: 1 the last, 2 the one before.", show_default=False
+        ),
+    ] = None,
+    init_image: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Picture to begin from.", show_default=False)
+    ] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="How much of it to change, up to 1.", show_default="the pipeline's")
+    ] = None,
+    mask: Annotated[
+        str | None, typer.Option(metavar="FILE", help="White where it is to change.", show_default=False)
+    ] = None,
+    vae: Annotated[
+        str | None, typer.Option(metavar="FOLDER|FILE", help="Autoencoder instead of the base's.", show_default=False)
+    ] = None,
     device: Annotated[str, typer.Option(metavar="auto|cuda|mps|cpu", help="Where to compute.")] = "auto",
     dtype: Annotated[
         Literal["auto", "float32", "float16", "bfloat16"], typer.Option(help="Precision of the weights.")
     ] = "auto",
+    offload: Annotated[
+        str | None,
+        typer.Option(
+            metavar="model|group|sequential",
+            help="Keep weights in memory, on the GPU only what computes: the later, the less there and the slower.",
+            show_default=False,
+        ),
+    ] = None,
+    low_memory: Annotated[bool, typer.Option("--low-memory", help="Attend and decode in parts.")] = False,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the denoiser first, which many pictures make up for.")
+    ] = False,
     out: Annotated[
         str | None,
         typer.Option("--out", "-o", metavar="FILE.png|FOLDER/", help="Where to.", show_default="a new name here"),
@@ -84,10 +114,22 @@ def generate(
             guidance=guidance,
             scheduler=scheduler,
             scheduler_options=parse_scheduler_options(scheduler_option or ()),
+            clip_skip=clip_skip,
+            init_image=init_image,
+            mask=mask,
+            strength=strength,
         ),
         seeds=seed or (),
         count=count,
-        loading=Loading(device, dtype, attach),
+        loading=Loading(
+            device=device,
+            dtype=dtype,
+            attach=attach,
+            vae=vae,
+            offload=offload,
+            low_memory=low_memory,
+            compiled=compiled,
+        ),
         out=out,
         overwrite=overwrite,
         strict=strict,

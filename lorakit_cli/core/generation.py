@@ -61,9 +61,14 @@ def autoencoder_factor(base: BaseIndex) -> int:
     return int(2 ** (len(channels) - 1)) if isinstance(channels, list) and channels else _PIPELINE_MULTIPLE
 
 
+def multiple_of(base: BaseIndex) -> int:
+    """Give what width and height must be a multiple of, in pixels."""
+    return math.lcm(autoencoder_factor(base), _PIPELINE_MULTIPLE)
+
+
 def check(settings: Settings, base: BaseIndex) -> None:
     """Raise OptionError for settings that cannot work with this base."""
-    multiple = math.lcm(autoencoder_factor(base), _PIPELINE_MULTIPLE)
+    multiple = multiple_of(base)
     for name, value in (("--width", settings.width), ("--height", settings.height)):
         if value is not None and (value < multiple or value % multiple):
             below = max(value // multiple, 1) * multiple
@@ -79,6 +84,23 @@ def check(settings: Settings, base: BaseIndex) -> None:
         raise OptionError(f"--guidance {settings.guidance} is not a finite number")
     if settings.scheduler is not None:
         find_sampler(settings.scheduler, flow=predicts_flow(base))
+    if settings.clip_skip is not None and settings.clip_skip < 1:
+        raise OptionError(f"--clip-skip {settings.clip_skip}: 1 reads the last layer, 2 the one before, and so on")
+    _check_start(settings)
+
+
+def _check_start(settings: Settings) -> None:
+    for name, value in (("--strength", settings.strength), ("--mask", settings.mask)):
+        if value is not None and settings.init_image is None:
+            raise OptionError(f"{name} says how a picture is changed; give that picture with --init-image")
+    strength, steps = settings.strength, settings.steps
+    if strength is not None and not 0 < strength <= 1:
+        raise OptionError(f"--strength {strength}: above 0, which changes nothing, up to 1, which keeps nothing")
+    if strength is not None and steps is not None and int(steps * strength) < 1:
+        least = math.ceil(1 / strength)
+        raise OptionError(
+            f"--strength {strength} of {steps} steps is no whole step; take --steps {least} or a higher --strength"
+        )
 
 
 def said_by(base: BaseIndex) -> dict[str, Any]:

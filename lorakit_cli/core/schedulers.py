@@ -61,10 +61,8 @@ _ALIASES = {
     "dpmsolver": "dpmpp_2m",
     "dpmsolverpp": "dpmpp_2m",
     "dpmpp2s": "dpmpp_sde",
-    "flowmatcheuler": "euler",
-    "flowmatchheun": "heun",
-    "flowmatchlcm": "lcm",
 }
+_FLOW_ALIASES = {"flowmatcheuler": "euler", "flowmatchheun": "heun", "flowmatchlcm": "lcm"}
 # How the noise is spread over the steps, which A1111 says behind the name.
 _SCHEDULES: Mapping[str, Mapping[str, Any]] = {
     "karras": {"use_karras_sigmas": True},
@@ -129,7 +127,11 @@ def _find(name: str, known: Mapping[str, Sampler]) -> Sampler | None:
     """Find a name, alone or with a schedule behind it."""
     key = _key(name)
     table = {_key(short): sampler for short, sampler in known.items()}
-    table |= {alias: known[short] for alias, short in _ALIASES.items() if short in known}
+    table |= {
+        alias: known[short]
+        for alias, short in (_FLOW_ALIASES if known is _FLOW else _ALIASES).items()
+        if short in known
+    }
     for short, sampler in known.items():
         # A class name stands for the class, without what a shorter name adds; the first that has it is the plainest.
         table.setdefault(_key(sampler.class_name), sampler if known is _FLOW else Sampler(sampler.class_name, {}))

@@ -9,7 +9,7 @@ from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.delta import add_delta, as_matrix, blocks, delta_rows
 from lorakit_cli.core.match import Part, Target
 from lorakit_cli.core.plan import Plan, Term
-from lorakit_cli.errors import LoraFileError
+from lorakit_cli.errors import BaseModelError, LoraFileError
 from lorakit_cli.service.lanes import run_side_by_side
 from lorakit_cli.service.pipeline import LiveComponent
 from lorakit_cli.service.tensors import TensorReader
@@ -19,13 +19,18 @@ class FusedWeights:
     """The weights of a loaded pipeline with a plan added in memory.
 
     Every fused value is computed from the base's file, not from the live tensor: the sum is rounded once from the
-    stored precision, changing weights never compounds, and nothing need be kept to restore the base exactly.
+    stored precision, changing weights never compounds, and nothing need be kept to restore the base exactly. The
+    parameters are those that the pipeline has when this is made; they may be offloaded afterwards.
     """
 
     def __init__(self, pipeline: Any, base: BaseIndex) -> None:
         self._base = base
-        self._pipeline = pipeline
-        self._live: dict[str, LiveComponent] = {}
+        self._device: torch.device = pipeline.device
+        self._live = {
+            name: LiveComponent(pipeline, component)
+            for name, component in base.components.items()
+            if getattr(pipeline, name, None) is not None
+        }
         self._applied: dict[Target, tuple[Term, ...]] = {}
 
     @torch.no_grad()
@@ -38,7 +43,7 @@ class FusedWeights:
         self._restore([target for target in self._applied if target not in wanted])
         changed = {target: terms for target, terms in wanted.items() if self._applied.get(target) != terms}
         finite: dict[Target, torch.Tensor] = {}
-        with TensorReader(self._pipeline.device) as reader:
+        with TensorReader(self._device) as reader:
 
             def job(target: Target, terms: tuple[Term, ...]) -> int:
                 parameter = self._component(target).parameter(target.tensor)
@@ -48,7 +53,7 @@ class FusedWeights:
             for target in changed:
                 self._component(target)
             self._applied |= changed
-            run_side_by_side((partial(job, *change) for change in changed.items()), self._pipeline.device)
+            run_side_by_side((partial(job, *change) for change in changed.items()), self._device)
         # One look for all tensors, so that a GPU is not made to wait in the loop.
         sound = torch.stack([finite[target] for target in changed]).tolist() if changed else []
         for (target, terms), is_finite in zip(changed.items(), sound, strict=True):
@@ -85,15 +90,14 @@ class FusedWeights:
         self._restore(list(self._applied))
 
     def _restore(self, targets: list[Target]) -> None:
-        with TensorReader(self._pipeline.device) as reader:
+        with TensorReader(self._device) as reader:
             for target in targets:
                 self._component(target).parameter(target.tensor).copy_(self._read_base(reader, target))
                 del self._applied[target]
 
     def _component(self, target: Target) -> LiveComponent:
         if target.component not in self._live:
-            component = self._base.components[target.component]
-            self._live[target.component] = LiveComponent(self._pipeline, component)
+            raise BaseModelError(f"the loaded pipeline has no {target.component}; is the base complete?")
         return self._live[target.component]
 
     def _read_base(self, reader: TensorReader, target: Target) -> torch.Tensor:

@@ -57,6 +57,20 @@ def attach(pipeline: Any, plan: Plan) -> None:
                 layer.set_adapter(names)
 
 
+def detach(pipeline: Any) -> None:
+    """Take out all that was attached: every layer is the base's own again."""
+    for component in pipeline.components.values():
+        if not isinstance(component, nn.Module):
+            continue
+        for name, layer in list(component.named_modules()):
+            if isinstance(layer, PeftLayer):
+                parent, _, last = name.rpartition(".")
+                setattr(component.get_submodule(parent), last, layer.get_base_layer())
+        for trace in ("peft_config", "_hf_peft_config_loaded"):
+            if trace in component.__dict__:
+                delattr(component, trace)
+
+
 def _inject(component: nn.Module, adapter: str, modules: Mapping[str, Term]) -> None:
     # Whole names only: peft takes a bare name for every module that ends in it.
     ranks = {rf"^{re.escape(module)}$": term.layer.rank for module, term in modules.items()}

@@ -15,7 +15,8 @@ from lorakit_cli.service.applying import FusedWeights
 from lorakit_cli.service.devices import arithmetic, choose_device
 from lorakit_cli.service.dtypes import TORCH_DTYPES
 from lorakit_cli.service.fuse_request import DTYPES, PreparedFuse
-from lorakit_cli.service.pipeline import enough_memory, open_pipeline
+from lorakit_cli.service.memory import enough_memory
+from lorakit_cli.service.pipeline import open_pipeline
 from lorakit_cli.service.quiet import hushed
 
 

@@ -8,9 +8,11 @@ from PIL.Image import Image
 
 from lorakit_cli.core.output_file import new_file
 from lorakit_cli.errors import OutputError
+from lorakit_cli.service.devices import choose_device
+from lorakit_cli.service.memory import enough_memory, saving_advice
 from lorakit_cli.service.picture_file import save_picture
 from lorakit_cli.service.picture_record import UsedAdapter, call_facts, picture_record, used_adapters
-from lorakit_cli.service.pipeline import enough_memory
+from lorakit_cli.service.pipeline import choose_dtype
 from lorakit_cli.service.quiet import hushed
 from lorakit_cli.service.request import Prepared
 from lorakit_cli.service.scheduling import require_known
@@ -55,10 +57,13 @@ def generate(prepared: Prepared, progress: Progress | None = None, *, verbose: b
     begin = time.monotonic()
     plan = prepared.plan
     adapters = used_adapters(plan)
-    with hushed(verbose=verbose), enough_memory():
+    loading = prepared.request.loading
+    device = choose_device(loading.device)
+    advice = saving_advice(loading, device, choose_dtype(loading.dtype, device, plan.base))
+    with hushed(verbose=verbose), enough_memory(advice):
         for spec in prepared.pictures:
             require_known(spec.settings, plan.base)
-        session = Session(plan.base, prepared.request.loading)
+        session = Session(plan.base, loading)
         session.put_in(plan)
         pictures = [_make(session, prepared, index, adapters, progress) for index in range(len(prepared.pictures))]
         facts = call_facts(session, prepared.pictures[0])
@@ -72,7 +77,7 @@ def generate(prepared: Prepared, progress: Progress | None = None, *, verbose: b
         attached=session.attached,
         width=pictures[0].width,
         height=pictures[0].height,
-        device=str(session.pipeline.device),
+        device=str(session.device),
         seconds=round(time.monotonic() - begin, 2),
         warnings=prepared.warnings,
         **facts,

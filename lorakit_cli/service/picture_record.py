@@ -60,7 +60,7 @@ def picture_record(
         "block_scales": {
             adapter.name: adapter.block_scales.as_json() for adapter in plan.adapters if adapter.block_scales
         },
-        "device": session.pipeline.device.type,
+        "device": session.device.type,
         "lorakit": __version__,
         "diffusers": diffusers.__version__,
         "torch": torch.__version__,

@@ -1,7 +1,6 @@
 """Open a base as a diffusers pipeline on a device, and reach its live parameters by their names in the file."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,8 +8,9 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from lorakit_cli.core.base_index import BaseComponent, BaseIndex
-from lorakit_cli.errors import BaseModelError, UnsupportedError
+from lorakit_cli.errors import BaseModelError
 from lorakit_cli.service.bases import require_folder
+from lorakit_cli.service.memory import is_out_of_memory
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -29,10 +29,13 @@ def choose_dtype(asked: str, device: torch.device, base: BaseIndex) -> torch.dty
     return torch.float16 if stored is torch.float32 else stored
 
 
-def open_pipeline(base: BaseIndex, device: torch.device, dtype: torch.dtype | Mapping[str, torch.dtype]) -> Any:
+def open_pipeline(
+    base: BaseIndex, device: torch.device, dtype: torch.dtype | Mapping[str, torch.dtype], **parts: Any
+) -> Any:
     """Load a base in a dtype, or each component in its own, without touching the network.
 
-    Raises BaseModelError with diffusers' reason, UnsupportedError for a base that is no folder.
+    `parts` are components that take the place of the base's, by their names. Raises BaseModelError with diffusers'
+    reason, UnsupportedError for a base that is no folder.
     """
     require_folder(base.path, None if base.is_local else base.remote)
     try:
@@ -42,6 +45,7 @@ def open_pipeline(base: BaseIndex, device: torch.device, dtype: torch.dtype | Ma
             variant=base.variant,
             use_safetensors=True,
             local_files_only=True,
+            **parts,
         )
     except Exception as error:
         # Whatever diffusers stumbles over in a folder from anywhere, from KeyError to OverflowError, is the base's.
@@ -51,24 +55,6 @@ def open_pipeline(base: BaseIndex, device: torch.device, dtype: torch.dtype | Ma
         raise BaseModelError(f"diffusers cannot load {base.path}: {reason}") from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Tell whether torch ran out of memory, on a GPU or on the CPU, which has no exception of its own for it."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-
-
-@contextmanager
-def enough_memory() -> Iterator[None]:
-    """Raise UnsupportedError with what would help where torch runs out of memory."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise UnsupportedError(
-            "there is not enough memory; try a smaller --width and --height, --dtype float16 or --device cpu"
-        ) from error
 
 
 class LiveComponent:

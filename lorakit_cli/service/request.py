@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from lorakit_cli.core import generation
 from lorakit_cli.core.adapter_spec import AdapterSpec
 from lorakit_cli.core.block_scales import BlockScales
 from lorakit_cli.core.generation import Settings
@@ -19,6 +18,7 @@ from lorakit_cli.core.two_denoisers import only_the_first
 from lorakit_cli.errors import OptionError
 from lorakit_cli.service.default_adapters import choose_adapters
 from lorakit_cli.service.planning import Planned, make_plan
+from lorakit_cli.service.settling import settle
 from lorakit_cli.sources.library import open_library
 from lorakit_cli.sources.sidecar import read_side_files
 
@@ -76,9 +76,7 @@ def prepare(request: GenerateRequest) -> Prepared:
         to_load=not request.dry_run,
         library=chosen.library,
     )
-    base = planned.plan.base
-    settings = request.settings.filled_from(generation.defaults_of(base))
-    generation.check(settings, base)
+    settings = settle(request.settings, planned.plan.base)
     names = PictureNames.choose(request.out, prompt, seeds, overwrite=request.overwrite)
     pictures = tuple(PictureSpec(prompt, request.negative, seed, settings) for seed in seeds)
     return Prepared(request, planned.plan, pictures, names, tuple(_warnings(planned, prompt)))

@@ -71,8 +71,8 @@ def test_what_cannot_be(draw, here, options, message):
 
 def test_a_base_may_say_which(lorakit, base, tmp_path):
     own = shutil.copytree(base, tmp_path / "own")
-    (own / "lorakit.json").write_text('{"generate": {"steps": 4, "scheduler": "euler"}}')
-    for name, options in {"own": [], "same": ["--scheduler", "euler"], "other": ["--scheduler", "ddim"]}.items():
+    (own / "lorakit.json").write_text('{"generate": {"steps": 4, "scheduler": "euler_a"}}')
+    for name, options in {"own": [], "same": ["--scheduler", "euler_a"], "other": ["--scheduler", "ddim"]}.items():
         assert lorakit("generate", "--base", own, "--seed", 1, *options, "--out", f"{name}.png", "x").exit_code == 0
     own_bytes, same, other = (Image.open(f"{name}.png").tobytes() for name in ("own", "same", "other"))
     assert own_bytes == same

@@ -4,10 +4,12 @@ import shutil
 import pytest
 import torch
 
+from lorakit_cli.core.loading import Loading
 from lorakit_cli.core.local_folder import read_base_index
 from lorakit_cli.errors import BaseModelError, OptionError, UnsupportedError
 from lorakit_cli.service.devices import choose_device
-from lorakit_cli.service.pipeline import choose_dtype, enough_memory, open_pipeline
+from lorakit_cli.service.memory import enough_memory, saving_advice
+from lorakit_cli.service.pipeline import choose_dtype, open_pipeline
 
 CPU = torch.device("cpu")
 
@@ -29,12 +31,34 @@ def test_dtypes(base):
 
 
 def test_too_little_memory_says_what_helps():
-    with pytest.raises(UnsupportedError, match="not enough memory; try a smaller --width"), enough_memory():
+    advice = saving_advice(Loading(), CPU, torch.float32)
+    with (
+        pytest.raises(
+            UnsupportedError, match="not enough memory; try --dtype bfloat16, --low-memory or a smaller --wi"
+        ),
+        enough_memory(advice),
+    ):
         torch.empty(2**50)
     with pytest.raises(UnsupportedError, match="not enough memory"), enough_memory():
         raise torch.OutOfMemoryError
     with pytest.raises(RuntimeError, match="another matter"), enough_memory():
         raise RuntimeError("another matter")
+
+
+def test_what_helps_is_what_is_not_in_use_yet():
+    cuda = torch.device("cuda")
+    texts = [
+        saving_advice(Loading(), cuda, torch.float32),
+        saving_advice(Loading(low_memory=True, offload="model"), cuda, torch.float16),
+        saving_advice(Loading(low_memory=True, offload="sequential"), cuda, torch.float16),
+        saving_advice(Loading(low_memory=True), CPU, torch.bfloat16),
+    ]
+    assert texts == [
+        "--dtype float16, --low-memory, --offload model, a smaller --width and --height or --device cpu",
+        "--offload group, a smaller --width and --height or --device cpu",
+        "a smaller --width and --height or --device cpu",
+        "a smaller --width and --height",
+    ]
 
 
 @pytest.mark.parametrize(
