@@ -33,6 +33,7 @@ class Session:
         device = choose_device(loading.device)
         self.dtype = choose_dtype(loading.dtype, device, base)
         self.pipeline = open_pipeline(base, device, self.dtype)
+        self.loading = loading
         self.attached = loading.attach
         self._weights = FusedWeights(self.pipeline, base)
         self._known = inspect.signature(self.pipeline.__call__).parameters
