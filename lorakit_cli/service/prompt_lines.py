@@ -60,7 +60,7 @@ class Triggers:
 
     def warnings(self, prompts: int) -> list[str]:
         """Say of which adapters all trigger words are missing."""
-        who = "the prompt has" if prompts == 1 else "{} of {} prompts have"
+        who = "the prompt has" if prompts == 1 else "in {} of {} prompts there is"
         return [
             f"{who.format(count, prompts)} no trigger word of {name}: {', '.join(words)}; --add-triggers puts them in"
             for (name, words), count in self._missing.items()
