@@ -7,6 +7,7 @@ import typer
 
 from lorakit_cli.commands._options import AllowPickleOpt, BaseOpt, JsonOpt, LoraOpt, QuietOpt, VerboseOpt, parse_specs
 from lorakit_cli.commands._output import emit, emit_json, note, progress_bar, warn
+from lorakit_cli.commands._preview import show_picture
 
 
 def generate(
@@ -71,6 +72,7 @@ def generate(
     quality: Annotated[
         int | None, typer.Option(min=1, max=100, help="Of .webp and .jpg, from 1 to 100.", show_default="90")
     ] = None,
+    show: Annotated[bool, typer.Option("--show", help="Show the pictures in the terminal, too.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing picture.")] = False,
     attach: Annotated[bool, typer.Option("--attach", help="Run adapters through peft instead of fusing them.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse adapters that match only in part.")] = False,
@@ -142,5 +144,7 @@ def generate(
         return
     for picture in made.pictures:
         emit(picture.path)
+        if show:
+            show_picture(Path(picture.path))
     if not quiet:
         note("seed " + " ".join(dict.fromkeys(str(picture.seed) for picture in made.pictures)))
