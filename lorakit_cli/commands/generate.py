@@ -41,6 +41,9 @@ def generate(
     add_triggers: Annotated[
         bool, typer.Option("--add-triggers", help="Put missing trigger words of the adapters in front of the prompt.")
     ] = False,
+    literal: Annotated[
+        bool, typer.Option("--literal-prompt", help="Take brackets and numbers as they stand, not as (word:1.3).")
+    ] = False,
     negative: Annotated[str | None, typer.Option(help="What to keep out of the picture.", show_default=False)] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.", show_default="the base's")] = None,
     guidance: Annotated[
@@ -112,6 +115,7 @@ def generate(
         changed=changed,
         add_triggers=add_triggers,
         quality=quality,
+        literal=literal or None,
     )
     prepared = prepare(request)
     if not quiet:
@@ -137,6 +141,8 @@ def generate(
     with progress_bar("denoising", quiet=quiet) as progress:
         made = generating.generate(prepared, progress, verbose=verbose)
     if not quiet:
+        for text in made.warnings[len(prepared.warnings) :]:
+            warn(text)
         for text in made.notes[len(prepared.notes) :]:
             note(text)
     if as_json:

@@ -91,7 +91,7 @@ def generate(prepared: Prepared, progress: Progress | None = None, *, verbose: b
         height=work.size[1],
         device=str(session.pipeline.device),
         seconds=round(time.monotonic() - begin, 2),
-        warnings=prepared.warnings,
+        warnings=(*prepared.warnings, *session.prompts.cuts),
         notes=(*prepared.notes, *work.notes),
         **facts,
     )

@@ -97,6 +97,7 @@ def picture_record(
             "lorakit": __version__,
             "diffusers": diffusers.__version__,
             "transformers": transformers.__version__,
+            **session.prompts.versions(spec),
         },
     )
     record = PictureRecipe(
@@ -107,7 +108,7 @@ def picture_record(
         settings=replace(spec.settings, steps=facts["steps"], guidance=facts["guidance"]),
         # Another device would choose another one.
         loading=replace(session.loading, dtype=facts["dtype"]),
-        literal=True,
+        literal=session.prompts.is_literal(spec),
         files=option_files(spec.settings, session.loading),
         facts={
             "width": picture.width,

@@ -13,6 +13,7 @@ from lorakit_cli.core.picture_names import PictureNames
 from lorakit_cli.core.picture_spec import PictureSpec
 from lorakit_cli.core.plan import Plan
 from lorakit_cli.core.prompt_file import read_prompts
+from lorakit_cli.core.prompt_reading import require_readable
 from lorakit_cli.core.recipe import Recipe, RecipeBase
 from lorakit_cli.core.seeds import choose_seeds, require_not_too_many
 from lorakit_cli.errors import OptionError
@@ -27,7 +28,8 @@ class GenerateRequest:
     """A request for pictures, as the user wrote it.
 
     Prompts are one `prompt`, those of `prompt_file`, or that of the picture `again`, which is made once more: what is
-    given beside it wins. `changed` lets base and adapters be others than the picture's.
+    given beside it wins. `changed` lets base and adapters be others than the picture's. `literal`
+    takes prompts as they stand; None: unless they have weights, or are too long.
     """
 
     prompt: str | None = None
@@ -122,6 +124,8 @@ def prepare(request: GenerateRequest) -> Prepared:
         triggers.look_over(line.text, planned[choice.specs], choice.scale)
         for line, choice in zip(lines, chosen, strict=True)
     ]
+    if not request.literal:
+        require_readable([*prompts, request.negative or ""], base.class_name)
     seeds = choose_seeds(request.seeds, request.count)
     require_not_too_many(len(seeds) * len(prompts))
     names = PictureNames.choose_all(

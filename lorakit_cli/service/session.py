@@ -16,6 +16,7 @@ from lorakit_cli.errors import OptionError, UnsupportedError
 from lorakit_cli.service.applying import FusedWeights
 from lorakit_cli.service.devices import choose_device
 from lorakit_cli.service.pipeline import choose_dtype, open_pipeline
+from lorakit_cli.service.prompt_encoding import PromptEncoder
 
 OnStep = Callable[[int], None]
 """Called with the number of denoising steps that are done."""
@@ -36,6 +37,7 @@ class Session:
         self.loading = loading
         self.attached = loading.attach
         self._weights = FusedWeights(self.pipeline, base)
+        self.prompts = PromptEncoder(self.pipeline)
         self._known = inspect.signature(self.pipeline.__call__).parameters
         for needed in _NEEDED:
             if needed not in self._known:
@@ -84,7 +86,10 @@ class Session:
 
         generator = torch.Generator("cpu").manual_seed(spec.seed)
         values = self.pipeline(
-            **self.options(spec), generator=generator, callback_on_step_end=step_done, output_type="pt"
+            **self.prompts.call(spec, self.options(spec)),
+            generator=generator,
+            callback_on_step_end=step_done,
+            output_type="pt",
         ).images
         # diffusers makes a black picture of NaN.
         if not torch.isfinite(values).all():

@@ -178,3 +178,43 @@ def test_a_file_of_trigger_words(draw, adapters):
     assert result.stderr.endswith("words.txt cannot be read: No such file or directory\n")
     Path("words.txt").write_text("# from the model's page\nink style\n\nin the rain\n")
     assert "no trigger word of a: ink style, in the rain; " in draw("-l", "a", "--dry-run").stderr
+
+
+def test_weights_act_are_recorded_and_made_again(draw, lorakit, base, monkeypatch):
+    def record(path):
+        with Image.open(path) as picture:
+            return json.loads(picture.text["lorakit"])
+
+    drawn = {"plain": "a red heart", "weighted": "a (red:1.8) heart", "one": "a (red:1.0) heart"}
+    for name, prompt in drawn.items():
+        assert draw("--seed", 1, "--out", f"{name}.png", prompt=prompt).stderr == "seed 1\n"
+    assert draw("--seed", 1, "--literal-prompt", "--out", "literal.png", prompt=drawn["weighted"]).exit_code == 0
+    assert len({pixels(f"{name}.png") for name in ("plain", "weighted", "literal")}) == 3
+    assert max(abs(a - b) for a, b in zip(pixels("plain.png"), pixels("one.png"), strict=True)) <= 1
+    assert [record(f"{name}.png")["literal_prompt"] for name in ("plain", "weighted", "literal")] == [True, False, True]
+    assert record("weighted.png")["recipe"]["versions"].keys() - record("plain.png")["recipe"]["versions"] == {"compel"}
+    for name in ("weighted", "literal"):
+        assert (
+            lorakit("generate", "--base", base, "--from", f"{name}.png", "--out", "again.png", "--overwrite").exit_code
+            == 0
+        )
+        assert Path("again.png").read_bytes() == Path(f"{name}.png").read_bytes()
+
+    monkeypatch.setitem(sys.modules, "compel", None)
+    bare = draw("--out", "bare.png", prompt=drawn["weighted"])
+    assert (bare.exit_code, bare.stdout) == (1, "")
+    assert bare.stderr == (
+        "error: the prompt has weights, such as (word:1.3), and what reads them is not installed: pip install "
+        "'lorakit[compel]'; --literal-prompt takes it as it stands\n"
+    )
+    assert draw("--seed", 1, "--literal-prompt", "--out", "bare.png", prompt=drawn["weighted"]).exit_code == 0
+    assert Path("bare.png").read_bytes() == Path("literal.png").read_bytes()
+    long = draw("--seed", 1, "--out", "long.png", prompt="a red heart, " * 40 + "blue")
+    assert "warning: the prompt is too long for this base, and its end is cut off: " in long.stderr
+    assert "; with pip install 'lorakit[compel]' all of it is read\n" in long.stderr
+
+
+def test_prompts_that_change_on_the_way_are_refused(draw):
+    result = draw("--dry-run", prompt="a [cat:dog:0.5] (x:1.2)")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "error: the prompt changes from step to step, [cat:dog:0.5], which only the web UI does" in result.stderr
