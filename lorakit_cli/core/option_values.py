@@ -1,12 +1,11 @@
 """A dataclass of options as plain values that can be written down, its defaults left out, and made of them again."""
 
+import math
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
-
-from lorakit_cli.core.numbers import finite
 
 Options = TypeVar("Options")
 
@@ -63,8 +62,9 @@ def _as(hint: Any, value: Any, name: str) -> Any:
         return {_as(arguments[0], key, name): _as(arguments[1], part, name) for key, part in value.items()}
     elif hint is Path and isinstance(value, str):
         return Path(value)
-    elif hint is float and not isinstance(value, str):
-        return finite(value)
+    elif hint is float:
+        if type(value) in (int, float) and math.isfinite(value):
+            return float(value)
     elif hint in (Any, object) or (isinstance(hint, type) and type(value) is hint):
         return value
     raise ValueError(f"{name} is {value!r:.60}")

@@ -17,19 +17,25 @@ _LARGEST = 4_000_000
 _SETTLED_AFTER = 2_000_000_000
 
 _writing = threading.Lock()
+# For a run of many pictures, the file need be read only once.
+_told: dict[tuple[str, str, str], str] = {}
 _Entries = dict[str, dict[str, str]]
 
 
 def remembered(path: Path, kind: str, compute: Callable[[Path], str]) -> str:
     """Give a digest of a file: the one of an earlier run where size, times and place of the file are still the same."""
     place, state = str(path.resolve()), _state(path)
+    here = place, state, kind
+    if here in _told:
+        return _told[here]
     known = _read().get(place, {})
-    if known.get("state") == state and kind in known:
-        return known[kind]
-    digest = compute(path)
+    kept = known.get("state") == state and kind in known
+    digest = known[kind] if kept else compute(path)
     # What has changed meanwhile, or only just before, may be something else under the same time.
     if _state(path) == state and time.time_ns() - path.stat().st_ctime_ns > _SETTLED_AFTER:
-        _keep(place, state, kind, digest)
+        _told[here] = digest
+        if not kept:
+            _keep(place, state, kind, digest)
     return digest
 
 
