@@ -14,7 +14,6 @@ import transformers
 from PIL.Image import Image
 
 from lorakit_cli import __version__
-from lorakit_cli.core.adapter_spec import is_plain, is_remote
 from lorakit_cli.core.picture_recipe import VERB, PictureRecipe
 from lorakit_cli.core.picture_spec import PictureSpec
 from lorakit_cli.core.plan import Plan, PlannedAdapter
@@ -24,6 +23,7 @@ from lorakit_cli.service.adapter_digests import auto_v3_of, digest_of
 from lorakit_cli.service.base_digests import base_digests
 from lorakit_cli.service.devices import arithmetic
 from lorakit_cli.service.option_files import option_files
+from lorakit_cli.service.public_source import public_source
 from lorakit_cli.service.session import Session
 from lorakit_cli.sources.local import EMBEDDED, is_embedded
 
@@ -82,26 +82,8 @@ def picture_record(
     `base` spares finding out what it is, which `recorded_base` does; `sources` say what adapters were asked for by.
     """
     facts = call_facts(session, spec)
-    device = session.pipeline.device
-    recipe = Recipe(
-        verb=VERB,
-        base=base or recorded_base(plan),
-        adapters=tuple(
-            _recorded(adapter, used, (sources or {}).get(adapter.name, ""))
-            for adapter, used in zip(plan.adapters, adapters, strict=True)
-        ),
-        scale=scale,
-        engine="attached" if session.attached else "fused",
-        arithmetic=arithmetic(device) | {"processor": _processor(), "threads": str(torch.get_num_threads())},
-        versions={
-            "lorakit": __version__,
-            "diffusers": diffusers.__version__,
-            "transformers": transformers.__version__,
-            **session.prompts.versions(spec),
-        },
-    )
     record = PictureRecipe(
-        recipe=recipe,
+        recipe=_recipe(session, plan, spec, adapters, scale, base, sources or {}),
         prompt=spec.prompt,
         negative=spec.negative,
         seed=spec.seed,
@@ -111,19 +93,45 @@ def picture_record(
         literal=session.prompts.is_literal(spec),
         files=option_files(spec.settings, session.loading),
         facts={
+            **{name: facts[name] for name in ("steps", "guidance", "scheduler", "dtype")},
             "width": picture.width,
             "height": picture.height,
-            "steps": facts["steps"],
-            "guidance": facts["guidance"],
-            "scheduler": facts["scheduler"],
             "scheduler_options": _options(session.pipeline.scheduler),
-            "dtype": facts["dtype"],
-            "device": device.type,
+            "device": session.pipeline.device.type,
             "model_hash": _model_hash(plan),
             "auto_v3": {adapter.name: auto_v3_of(adapter.file.path) for adapter in plan.adapters},
         },
     )
     return record.as_json()
+
+
+def _recipe(
+    session: Session,
+    plan: Plan,
+    spec: PictureSpec,
+    adapters: tuple[UsedAdapter, ...],
+    scale: float,
+    base: RecipeBase | None,
+    sources: Mapping[str, str],
+) -> Recipe:
+    machine = {"processor": _processor(), "threads": str(torch.get_num_threads())}
+    return Recipe(
+        verb=VERB,
+        base=base or recorded_base(plan),
+        adapters=tuple(
+            _recorded(adapter, used, sources.get(adapter.name, ""))
+            for adapter, used in zip(plan.adapters, adapters, strict=True)
+        ),
+        scale=scale,
+        engine="attached" if session.attached else "fused",
+        arithmetic=arithmetic(session.pipeline.device) | machine,
+        versions={
+            "lorakit": __version__,
+            "diffusers": diffusers.__version__,
+            "transformers": transformers.__version__,
+            **session.prompts.versions(spec),
+        },
+    )
 
 
 def _used(plan: Plan, adapter: PlannedAdapter) -> UsedAdapter:
@@ -136,7 +144,7 @@ def _used(plan: Plan, adapter: PlannedAdapter) -> UsedAdapter:
 def _recorded(adapter: PlannedAdapter, used: UsedAdapter, source: str) -> RecipeAdapter:
     return RecipeAdapter(
         name=adapter.name,
-        source=_public(source) or used.file,
+        source=public_source(source) or used.file,
         file=used.file,
         sha256=used.sha256,
         weight=adapter.weight,
@@ -144,14 +152,6 @@ def _recorded(adapter: PlannedAdapter, used: UsedAdapter, source: str) -> Recipe
         size=adapter.file.path.stat().st_size,
         scales=scales_digest(adapter.file),
     )
-
-
-def _public(source: str) -> str:
-    """Give what an adapter was asked for by where that says nothing about this machine, or who is at it."""
-    if is_remote(source):
-        # Behind these stand tokens.
-        return re.sub(r"[?#].*|(?<=//)[^/@]*@", "", source)
-    return source if is_plain(source) else ""
 
 
 def _options(scheduler: Any) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What `generate` is asked for, checked against base and adapters before anything heavy is loaded."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -128,24 +128,30 @@ def prepare(request: GenerateRequest) -> Prepared:
         require_readable([*prompts, request.negative or ""], base.class_name)
     seeds = choose_seeds(request.seeds, request.count)
     require_not_too_many(len(seeds) * len(prompts))
-    names = PictureNames.choose_all(
-        request.out, [line.text for line in lines], seeds, overwrite=request.overwrite, quality=request.quality
-    )
     numbers = {specs: number for number, specs in enumerate(planned)}
     return Prepared(
         replace(request, scale=chosen[0].scale),
         tuple(Weights(planned[specs].plan, scales[specs], _sources(specs, before)) for specs in planned),
-        tuple(
-            PictureSpec(prompt, request.negative, seed, settings, request.literal)
-            for prompt in prompts
-            for seed in seeds
-        ),
+        tuple(_specs(request, prompts, seeds, settings)),
         tuple(numbers[choice.specs] for choice in chosen for _ in seeds),
-        names,
+        _names(request, lines, seeds),
         (*told, *plan_warnings(tuple(planned.values())), *triggers.warnings(len(lines))),
         tuple(triggers.notes()),
         before,
     )
+
+
+def _specs(
+    request: GenerateRequest, prompts: Sequence[str], seeds: Sequence[int], settings: Settings
+) -> Iterator[PictureSpec]:
+    for prompt in prompts:
+        for seed in seeds:
+            yield PictureSpec(prompt, request.negative, seed, settings, request.literal)
+
+
+def _names(request: GenerateRequest, lines: Sequence[PromptLine], seeds: Sequence[int]) -> PictureNames:
+    prompts = [line.text for line in lines]
+    return PictureNames.choose_all(request.out, prompts, seeds, overwrite=request.overwrite, quality=request.quality)
 
 
 def _sources(specs: Sequence[AdapterSpec], before: Before) -> dict[str, str]:
