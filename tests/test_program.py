@@ -30,7 +30,7 @@ def test_help_of_every_command_has_an_example(lorakit):
     ("arguments", "message"),
     [
         (("generat",), "error: No such command 'generat'"),
-        (("generate",), "error: Missing argument 'PROMPT'; `lorakit generate --help` shows what there is"),
+        (("generate",), "error: there is nothing to draw: give PROMPT, --prompt-file FILE or --from PICTURE"),
         (("generate", "x", "--sceed", 1), "error: No such option: --sceed"),
         (("generate", "x", "--dtype", "int3"), "error: Invalid value for '--dtype'"),
         (("generate", "x", "--count", 0), "error: Invalid value for '--count'"),

@@ -94,6 +94,14 @@ def test_the_loop_runs_in_a_shell(here):
     assert len({Path(name).read_bytes() for name in done.stdout.split()}) == 3
 
 
+def test_prompts_come_from_a_pipe(here):
+    (pipe,) = [text for kind, text in BLOCKS if kind == "sh" and text.startswith("printf ")]
+    script = f"set -e\nPATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH\n{pipe}"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "added to the prompt: toy_face, pixel art\nseed 1 2\n")
+    assert len(done.stdout.split()) == 4
+
+
 def test_the_python_example(here, capsys):
     (code,) = [text for kind, text in BLOCKS if kind == "python"]
     exec(compile(code, "README.md", "exec"), {})

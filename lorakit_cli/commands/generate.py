@@ -1,15 +1,36 @@
 """`lorakit generate`: make pictures with adapters."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from lorakit_cli.commands._options import AllowPickleOpt, BaseOpt, JsonOpt, LoraOpt, QuietOpt, VerboseOpt, parse_specs
 from lorakit_cli.commands._output import emit, emit_json, note, progress_bar, warn
+from lorakit_cli.commands._preview import show_picture
 
 
 def generate(
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw; <lora:NAME:WEIGHT> tags are applied.")],
+    prompt: Annotated[
+        str | None,
+        typer.Argument(metavar="PROMPT", help="What to draw; <lora:NAME:WEIGHT> tags are applied.", show_default=False),
+    ] = None,
+    prompt_file: Annotated[
+        str | None,
+        typer.Option("--prompt-file", metavar="FILE", help="Prompts, one a line; - is stdin.", show_default=False),
+    ] = None,
+    again: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="PICTURE",
+            help="Make a picture again, of lorakit to the last bit; options beside it win.",
+            show_default=False,
+        ),
+    ] = None,
+    changed: Annotated[
+        bool, typer.Option("--allow-changed", help="With --from: base and adapters may be others by now.")
+    ] = False,
     lora: LoraOpt = None,
     base: BaseOpt = None,
     scale: Annotated[float, typer.Option(help="Multiplies the weight of every adapter.")] = 1.0,
@@ -17,6 +38,12 @@ def generate(
         list[str] | None,
         typer.Option(metavar="JSON|FILE", help="Scales per block, keyed by adapter, or NAME=JSON.", show_default=False),
     ] = None,
+    add_triggers: Annotated[
+        bool, typer.Option("--add-triggers", help="Put missing trigger words of the adapters in front of the prompt.")
+    ] = False,
+    literal: Annotated[
+        bool, typer.Option("--literal-prompt", help="Take brackets and numbers as they stand, not as (word:1.3).")
+    ] = False,
     negative: Annotated[str | None, typer.Option(help="What to keep out of the picture.", show_default=False)] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.", show_default="the base's")] = None,
     guidance: Annotated[
@@ -79,8 +106,18 @@ def generate(
     ] = False,
     out: Annotated[
         str | None,
-        typer.Option("--out", "-o", metavar="FILE.png|FOLDER/", help="Where to.", show_default="a new name here"),
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE|FOLDER/",
+            help="Where to, as .png, .webp or .jpg.",
+            show_default="a new name here",
+        ),
     ] = None,
+    quality: Annotated[
+        int | None, typer.Option(min=1, max=100, help="Of .webp and .jpg, from 1 to 100.", show_default="90")
+    ] = None,
+    show: Annotated[bool, typer.Option("--show", help="Show the pictures in the terminal, too.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing picture.")] = False,
     attach: Annotated[bool, typer.Option("--attach", help="Run adapters through peft instead of fusing them.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse adapters that match only in part.")] = False,
@@ -135,11 +172,19 @@ def generate(
         strict=strict,
         allow_pickle=allow_pickle,
         dry_run=dry_run,
+        prompt_file=prompt_file,
+        again=again,
+        changed=changed,
+        add_triggers=add_triggers,
+        quality=quality,
+        literal=literal or None,
     )
     prepared = prepare(request)
     if not quiet:
         for text in prepared.warnings:
             warn(text)
+        for text in prepared.notes:
+            note(text)
     if dry_run:
         from lorakit_cli.commands._plan import plan_lines
         from lorakit_cli.service.dry_run import dry_run_report
@@ -149,19 +194,25 @@ def generate(
             emit_json("generate-plan", report)
         else:
             seeds = " ".join(str(one) for one in report.seeds)
-            emit(
-                "\n".join([*plan_lines(report.plan), f"seeds {seeds}", *(f"would write {path}" for path in report.out)])
-            )
+            plans = [line for plan in report.plans for line in plan_lines(plan)]
+            emit("\n".join([*plans, f"seeds {seeds}", *(f"would write {path}" for path in report.out)]))
         return
     prepared.names.require_writable()
     from lorakit_cli.service import generating
 
     with progress_bar("denoising", quiet=quiet) as progress:
         made = generating.generate(prepared, progress, verbose=verbose)
+    if not quiet:
+        for text in made.warnings[len(prepared.warnings) :]:
+            warn(text)
+        for text in made.notes[len(prepared.notes) :]:
+            note(text)
     if as_json:
         emit_json("generate", made)
         return
     for picture in made.pictures:
         emit(picture.path)
+        if show:
+            show_picture(Path(picture.path))
     if not quiet:
-        note("seed " + " ".join(str(picture.seed) for picture in made.pictures))
+        note("seed " + " ".join(dict.fromkeys(str(picture.seed) for picture in made.pictures)))

@@ -27,6 +27,12 @@ def parse_seeds(texts: Sequence[str]) -> list[int]:
     return seeds
 
 
+def require_not_too_many(pictures: int) -> None:
+    """Raise OptionError for more pictures than anybody means."""
+    if pictures > _MOST:
+        raise OptionError(f"prompts and seeds come to {pictures} pictures; {_MOST} are the most")
+
+
 def choose_seeds(texts: Sequence[str], count: int | None) -> list[int]:
     """Give one seed per picture: those named, or `count` in a row from the one named or a random one."""
     seeds = parse_seeds(texts)

@@ -1,20 +1,27 @@
 """Make pictures: a prepared request to files that say how they were made."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-
-from PIL.Image import Image
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from lorakit_cli.core.output_file import new_file
+from lorakit_cli.core.recipe import Recipe, RecipeBase
+from lorakit_cli.core.work_order import work_order
 from lorakit_cli.errors import OutputError
 from lorakit_cli.service.devices import choose_device
 from lorakit_cli.service.memory import enough_memory, saving_advice
 from lorakit_cli.service.picture_file import save_picture
-from lorakit_cli.service.picture_record import UsedAdapter, call_facts, picture_record, used_adapters
+from lorakit_cli.service.picture_record import (
+    UsedAdapter,
+    call_facts,
+    picture_record,
+    recorded_base,
+    used_adapters,
+)
 from lorakit_cli.service.pipeline import choose_dtype
 from lorakit_cli.service.quiet import hushed
-from lorakit_cli.service.request import Prepared
+from lorakit_cli.service.request import Prepared, Weights
 from lorakit_cli.service.scheduling import require_known
 from lorakit_cli.service.session import Session
 
@@ -24,15 +31,20 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One picture that was written."""
+    """One picture that was written, and what adapters were in it at which weights."""
 
     path: str
     seed: int
+    prompt: str
+    adapters: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class GenerateReport:
-    """What was made, and with what; `guidance` is None for pipelines that know none."""
+    """What was made, and with what; `guidance` is None for pipelines that know none.
+
+    With several prompts, `prompt` and `adapters` are those of the first picture.
+    """
 
     pictures: tuple[Picture, ...]
     prompt: str
@@ -50,13 +62,13 @@ class GenerateReport:
     dtype: str
     seconds: float
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def generate(prepared: Prepared, progress: Progress | None = None, *, verbose: bool = False) -> GenerateReport:
-    """Load the base, put the plan in, and write one picture per seed. Raises LorakitError."""
+    """Load the base once, put in what the pictures need, and write each. Raises LorakitError."""
     begin = time.monotonic()
     plan = prepared.plan
-    adapters = used_adapters(plan)
     loading = prepared.request.loading
     device = choose_device(loading.device)
     advice = saving_advice(loading, device, choose_dtype(loading.dtype, device, plan.base))
@@ -64,43 +76,97 @@ def generate(prepared: Prepared, progress: Progress | None = None, *, verbose: b
         for spec in prepared.pictures:
             require_known(spec.settings, plan.base)
         session = Session(plan.base, loading)
-        session.put_in(plan)
-        pictures = [_make(session, prepared, index, adapters, progress) for index in range(len(prepared.pictures))]
+        work = _Work(session, prepared, prepared.before.base, progress)
+        order = work_order([weights.plan for weights in prepared.weights], prepared.weights_of)
+        for done, index in enumerate(order):
+            work.make(index, done)
         facts = call_facts(session, prepared.pictures[0])
     return GenerateReport(
         pictures=tuple(
-            Picture(str(path), spec.seed) for path, spec in zip(prepared.names.paths, prepared.pictures, strict=True)
+            Picture(
+                str(path),
+                spec.seed,
+                spec.prompt,
+                {adapter.name: adapter.weight for adapter in prepared.weights[number].plan.adapters},
+            )
+            for path, spec, number in zip(prepared.names.paths, prepared.pictures, prepared.weights_of, strict=True)
         ),
-        base=str(plan.base.path),
-        adapters=adapters,
+        base=plan.base.label,
+        adapters=work.used[0],
         scale=prepared.request.scale,
         attached=session.attached,
-        width=pictures[0].width,
-        height=pictures[0].height,
+        width=work.size[0],
+        height=work.size[1],
         device=str(session.device),
         seconds=round(time.monotonic() - begin, 2),
-        warnings=prepared.warnings,
+        warnings=(*prepared.warnings, *session.prompts.cuts),
+        notes=(*prepared.notes, *work.notes),
         **facts,
     )
 
 
-def _make(
-    session: Session, prepared: Prepared, index: int, adapters: tuple[UsedAdapter, ...], progress: Progress | None
-) -> Image:
-    """Draw and write one picture."""
-    spec, path = prepared.pictures[index], prepared.names.paths[index]
-    steps = session.options(spec)["num_inference_steps"]
+@dataclass(slots=True)
+class _Work:
+    """A session at work on a request: what is in its weights, and what is known of what was put in."""
 
-    def count(step: int) -> None:
-        if progress:
-            progress(index * steps + step, len(prepared.pictures) * steps)
+    session: Session
+    prepared: Prepared
+    base: RecipeBase | None
+    progress: Progress | None
+    used: dict[int, tuple[UsedAdapter, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    size: tuple[int, int] = (0, 0)
+    _inside: int | None = None
 
-    picture = session.draw(spec, count)
-    made_with = picture_record(session, prepared.plan, spec, picture, adapters, prepared.request.scale)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot create the folder {path.parent}: {error.strerror}") from error
-    with new_file(path, overwrite=prepared.names.overwrite) as file:
-        save_picture(picture, file, made_with)
-    return picture
+    def make(self, index: int, done: int) -> None:
+        """Draw and write one picture; `done` are there already."""
+        prepared, number = self.prepared, self.prepared.weights_of[index]
+        spec, path, weights = prepared.pictures[index], prepared.names.paths[index], prepared.weights[number]
+        if number != self._inside:
+            self.session.put_in(weights.plan)
+            self._inside = number
+        steps = self.session.options(spec)["num_inference_steps"]
+
+        def count(step: int) -> None:
+            if self.progress:
+                self.progress(done * steps + step, len(prepared.pictures) * steps)
+
+        picture = self.session.draw(spec, count)
+        made_with = picture_record(
+            self.session,
+            weights.plan,
+            spec,
+            picture,
+            self._used(number, weights),
+            weights.scale,
+            base=self._base(weights),
+            sources=weights.sources,
+        )
+        if not done:
+            self.size = picture.size
+            self.notes = differences(prepared.before.recipe, made_with["recipe"])
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot create the folder {path.parent}: {error.strerror}") from error
+        with new_file(path, overwrite=prepared.names.overwrite) as file:
+            save_picture(picture, file, made_with, suffix=path.suffix, quality=prepared.request.quality)
+
+    def _used(self, number: int, weights: Weights) -> tuple[UsedAdapter, ...]:
+        if number not in self.used:
+            self.used[number] = used_adapters(weights.plan)
+        return self.used[number]
+
+    def _base(self, weights: Weights) -> RecipeBase:
+        if self.base is None:
+            self.base = recorded_base(weights.plan)
+        return self.base
+
+
+def differences(before: Recipe | None, now: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say what a picture is made on this time that is not what it was, and may be seen in it."""
+    if before is None:
+        return ()
+    old, new = ({**recipe["versions"], **recipe["arithmetic"]} for recipe in (before.as_json(), now))
+    told = [f"{name} {new[name]} instead of {value}" for name, value in old.items() if new.get(name, value) != value]
+    return (f"made on {', '.join(told)}: the picture may differ in the last digits",) if told else ()

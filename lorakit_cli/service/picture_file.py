@@ -1,42 +1,60 @@
-"""Write a picture as PNG with text chunks that say how it was made."""
+"""Write a picture as PNG, WebP or JPEG, with texts in it that say how it was made."""
 
 import json
 from collections.abc import Mapping
 from typing import Any, BinaryIO
+from xml.sax.saxutils import quoteattr
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from lorakit_cli.core.picture_parameters import picture_parameters
+from lorakit_cli.errors import OutputError
+
 CHUNK = "lorakit"
 PARAMETERS = "parameters"
+EXIF_FOLDER, USER_COMMENT = 0x8769, 0x9286
+UNICODE = b"UNICODE\0"
+NAMESPACE = "urn:lorakit:picture:1"
+_FORMATS = {".png": "PNG", ".webp": "WEBP", ".jpg": "JPEG", ".jpeg": "JPEG"}
+_QUALITY = 90
 
 
-def save_picture(picture: Image.Image, file: BinaryIO, made_with: Mapping[str, Any]) -> None:
-    """Write a picture: the same values give the same bytes.
+def save_picture(
+    picture: Image.Image,
+    file: BinaryIO,
+    made_with: Mapping[str, Any],
+    *,
+    suffix: str = ".png",
+    quality: int | None = None,
+) -> None:
+    """Write a picture in the format of a suffix: the same values give the same bytes.
 
-    The chunk `lorakit` is JSON with everything; `parameters` says it in the one-text form of the A1111 web UI,
-    which most viewers read.
+    `lorakit` is JSON with everything, in PNG a text chunk, else in XMP; `parameters` says it as the A1111 web UI does
+    and where it does, in PNG a text chunk, else the comment in EXIF. `quality` is from 1 to 100, of WebP and JPEG.
+    Raises OutputError where the texts are too long for the format.
     """
-    chunks = PngInfo()
-    chunks.add_itxt(CHUNK, json.dumps(made_with, ensure_ascii=False, sort_keys=True))
-    chunks.add_itxt(PARAMETERS, _parameters(made_with))
-    picture.save(file, "PNG", pnginfo=chunks)
+    record = json.dumps(made_with, ensure_ascii=False, sort_keys=True)
+    parameters = picture_parameters(made_with)
+    kind = _FORMATS[suffix.lower()]
+    if kind == "PNG":
+        chunks = PngInfo()
+        chunks.add_itxt(CHUNK, record)
+        chunks.add_itxt(PARAMETERS, parameters)
+        picture.save(file, kind, pnginfo=chunks)
+        return
+    exif = Image.Exif()
+    exif.get_ifd(EXIF_FOLDER)[USER_COMMENT] = UNICODE + parameters.encode("utf-16-be")
+    full = {"subsampling": 0} if kind == "JPEG" else {}
+    try:
+        picture.save(file, kind, quality=quality or _QUALITY, exif=exif, xmp=_xmp(record), **full)
+    except ValueError as error:
+        raise OutputError(f"the prompt and the recipe are too long for {kind}; write a .png instead") from error
 
 
-def _parameters(made_with: Mapping[str, Any]) -> str:
-    tags = "".join(f" <lora:{adapter['name']}:{adapter['weight']:g}>" for adapter in made_with["adapters"])
-    lines = [made_with["prompt"] + tags]
-    if made_with["negative_prompt"]:
-        lines.append(f"Negative prompt: {made_with['negative_prompt']}")
-    hashes = ", ".join(f"{adapter['name']}: {adapter['sha256'][:12]}" for adapter in made_with["adapters"])
-    settings = [
-        f"Steps: {made_with['steps']}",
-        f"Sampler: {made_with['scheduler']}",
-        f"CFG scale: {made_with['guidance']}",
-        f"Seed: {made_with['seed']}",
-        f"Size: {made_with['width']}x{made_with['height']}",
-        f"Model: {made_with['base']}",
-        *([f'Lora hashes: "{hashes}"'] if hashes else []),
-        f"Version: lorakit {made_with['lorakit']}",
-    ]
-    return "\n".join([*lines, ", ".join(settings)])
+def _xmp(record: str) -> bytes:
+    return (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        f'<rdf:Description rdf:about="" xmlns:lorakit="{NAMESPACE}" lorakit:{CHUNK}={quoteattr(record)}/>'
+        "</rdf:RDF></x:xmpmeta>"
+    ).encode()

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PureWindowsPath
 
 from lorakit_cli.core.adapter_spec import AdapterSpec, is_plain, is_remote, require_distinct
@@ -10,7 +12,7 @@ from lorakit_cli.core.recipe import Recipe, RecipeAdapter
 from lorakit_cli.core.scales_digest import scales_digest
 from lorakit_cli.core.shown import shown
 from lorakit_cli.errors import CorruptFileError, LorakitError, OptionError, RecipeError, did_you_mean
-from lorakit_cli.service.hashing import sha256_of
+from lorakit_cli.service.adapter_digests import digest_of, places_of_adapter
 from lorakit_cli.sources.library import Library
 from lorakit_cli.sources.local import ADAPTER_SUFFIXES, find_adapter
 
@@ -20,16 +22,23 @@ _DIGITS = 12
 
 
 def recall_adapters(
-    recipe: Recipe, beside: Path, library: Library, given: Sequence[AdapterSpec] = ()
+    recipe: Recipe,
+    beside: Path,
+    library: Library,
+    given: Sequence[AdapterSpec] = (),
+    *,
+    changed: bool = False,
+    otherwise: str = "",
 ) -> tuple[Path, ...]:
     """Find the file of each adapter of a recipe. `beside` is the folder of the recipe.
 
     What is `given` under an adapter's name is the only place for it. Raises RecipeError for one that is not there or
-    not what it was, OptionError for a spec that says more than where one of them is.
+    not what it was, unless `changed` allows that, which `otherwise` says how to do; OptionError for a spec that says
+    more than where one of them is.
     """
     asked = require_places(recipe, given)
-    hashes: dict[Path, str] = {}
-    return tuple(_recalled(adapter, asked.get(adapter.name), beside, library, hashes) for adapter in recipe.adapters)
+    search = _Search(beside, library, {}, changed, otherwise)
+    return tuple(search.find(adapter, asked.get(adapter.name)) for adapter in recipe.adapters)
 
 
 def require_places(recipe: Recipe, given: Sequence[AdapterSpec]) -> Mapping[str, AdapterSpec]:
@@ -56,26 +65,46 @@ def require_read_alike(recipe: Recipe, plan: Plan) -> None:
             )
 
 
-def _recalled(
-    adapter: RecipeAdapter, asked: AdapterSpec | None, beside: Path, library: Library, hashes: dict[Path, str]
-) -> Path:
-    if asked:
-        path = find_adapter(asked, library).path
-        if not _is_it(path, adapter, hashes):
-            raise _changed(adapter, path, hashes)
-        return path
-    named = list(dict.fromkeys(_named(adapter, beside, library)))
-    for path in dict.fromkeys((*named, *_kept(beside), *_in_library(library))):
-        if _is_it(path, adapter, hashes):
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """Where to look, the hashes of what was looked at, and what may be said of a file that is another one."""
+
+    beside: Path
+    library: Library
+    hashes: dict[Path, str]
+    changed: bool
+    otherwise: str
+
+    def find(self, adapter: RecipeAdapter, asked: AdapterSpec | None) -> Path:
+        """Find the file of an adapter. Raises RecipeError."""
+        if asked:
+            path = find_adapter(asked, self.library).path
+            if not self.changed and not _is_it(path, adapter, self.hashes):
+                raise self._changed(adapter, path)
             return path
-    # Something else under the name it had is worth a word.
-    if named:
-        raise _changed(adapter, named[0], hashes)
-    raise RecipeError(
-        f"adapter {adapter.name} ({shown(adapter.file)}, sha256 {adapter.sha256[:_DIGITS]}) is not here: looked for it "
-        f"as {shown(adapter.source)}, by its file's name in {beside}, in {beside / KEPT} and in this folder, and in "
-        f"the library; --lora {adapter.name}=PATH says where it is"
-    )
+        beside = self.beside
+        named = list(dict.fromkeys(_named(adapter, beside, self.library)))
+        others = (_kept(beside), _in_library(self.library), _around(adapter, beside), places_of_adapter(adapter.sha256))
+        for path in dict.fromkeys(chain(named, *others)):
+            if _is_it(path, adapter, self.hashes):
+                return path
+        # Something else under the name it had is worth a word.
+        if named and self.changed:
+            return named[0]
+        if named:
+            raise self._changed(adapter, named[0])
+        raise RecipeError(
+            f"adapter {adapter.name} ({shown(adapter.file)}, sha256 {adapter.sha256[:_DIGITS]}) is not here: looked "
+            f"for it as {shown(adapter.source)}, by its file's name in {beside}, in {beside / KEPT} and in this "
+            f"folder, and in the library; --lora {adapter.name}=PATH says where it is"
+        )
+
+    def _changed(self, adapter: RecipeAdapter, path: Path) -> RecipeError:
+        return RecipeError(
+            f"adapter {adapter.name}: {path} is not the file it was: sha256 {_hash(path, self.hashes)[:_DIGITS]} "
+            f"instead of {adapter.sha256[:_DIGITS]}; --lora {adapter.name}=PATH says where the one it was is"
+            f"{self.otherwise}"
+        )
 
 
 def _is_it(path: Path, adapter: RecipeAdapter, hashes: dict[Path, str]) -> bool:
@@ -91,15 +120,8 @@ def _is_it(path: Path, adapter: RecipeAdapter, hashes: dict[Path, str]) -> bool:
 def _hash(path: Path, hashes: dict[Path, str]) -> str:
     """Hash a file, once."""
     if path not in hashes:
-        hashes[path] = sha256_of(path)
+        hashes[path] = digest_of(path)
     return hashes[path]
-
-
-def _changed(adapter: RecipeAdapter, path: Path, hashes: dict[Path, str]) -> RecipeError:
-    return RecipeError(
-        f"adapter {adapter.name}: {path} is not the file it was: sha256 {_hash(path, hashes)[:_DIGITS]} instead of "
-        f"{adapter.sha256[:_DIGITS]}; --lora {adapter.name}=PATH says where the one it was is"
-    )
 
 
 def _named(adapter: RecipeAdapter, beside: Path, library: Library) -> Iterator[Path]:
@@ -120,6 +142,15 @@ def _named(adapter: RecipeAdapter, beside: Path, library: Library) -> Iterator[P
 def _kept(beside: Path) -> list[Path]:
     """List all that is in the folder of adapters beside a recipe."""
     return sorted(file.absolute() for file in (beside / KEPT).glob("*") if file.suffix.lower() in ADAPTER_SUFFIXES)
+
+
+def _around(adapter: RecipeAdapter, beside: Path) -> Iterator[Path]:
+    """Yield the files beside a recipe and here that have the adapter's size, whatever they are called by now."""
+    for folder in dict.fromkeys((beside, Path())) if adapter.size is not None else ():
+        for file in sorted(folder.glob("*")):
+            with suppress(OSError):
+                if file.suffix.lower() in ADAPTER_SUFFIXES and file.stat().st_size == adapter.size:
+                    yield file.absolute()
 
 
 def _in_library(library: Library) -> Iterator[Path]:

@@ -74,18 +74,20 @@ def recall_base(
     *,
     every: bool = False,
     allow_pickle: bool = False,
+    elsewhere: Iterable[str] = (),
 ) -> RecalledBase:
     """Look for a recorded base as it was asked for then, from here and from `beside`, the folder of the recipe.
 
     What is `asked` for is the only place; else the first that is the base it was wins, and without one what is
     where it was then is given. With `every`, all files in which that differs are named, else the first alone. Raises
-    BaseModelError for something asked for that is no base.
+    BaseModelError for something asked for that is no base. `elsewhere` are further places to look in.
     """
     first: tuple[BaseIndex, tuple[str, ...]] | None = None
     looked = f"as {shown(asked or recorded.source)}"
     if not asked:
         looked += f", also in {beside} and in {beside.parent}"
-    for place, sure in ({asked: True} if asked else _places(recorded, beside, library)).items():
+    places = {asked: True} if asked else _places(recorded, beside, library, elsewhere)
+    for place, sure in places.items():
         try:
             index = _opened(place, recorded, library, allow_pickle=allow_pickle)
             differs = None if index is None else tuple(islice(differing_files(index, recorded.files), 1))
@@ -109,7 +111,7 @@ def recall_base(
     return RecalledBase(recorded, index, differs, looked)
 
 
-def _places(recorded: RecipeBase, beside: Path, library: Library) -> dict[str, bool]:
+def _places(recorded: RecipeBase, beside: Path, library: Library, elsewhere: Iterable[str]) -> dict[str, bool]:
     """List what the base may be asked for by, and whether it is what it was asked for by then."""
     places = {recorded.source: True}
     if recorded.remote:
@@ -122,7 +124,7 @@ def _places(recorded: RecipeBase, beside: Path, library: Library) -> dict[str, b
         places.setdefault(path, False)
     if library.base:
         places.setdefault(library.base, False)
-    return places
+    return places | {place: places.get(place, False) for place in elsewhere}
 
 
 def _existing(text: str, around: Iterable[Path]) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """What `generate` is asked for, checked against base and adapters before anything heavy is loaded."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from lorakit_cli.core.adapter_spec import AdapterSpec
 from lorakit_cli.core.block_scales import BlockScales
@@ -10,24 +11,28 @@ from lorakit_cli.core.loading import Loading
 from lorakit_cli.core.picture_names import PictureNames
 from lorakit_cli.core.picture_spec import PictureSpec
 from lorakit_cli.core.plan import Plan
-from lorakit_cli.core.prompt_tags import split_tags
-from lorakit_cli.core.seeds import choose_seeds
-from lorakit_cli.core.shown import shown
-from lorakit_cli.core.triggers import read_triggers
-from lorakit_cli.core.two_denoisers import only_the_first
+from lorakit_cli.core.prompt_file import read_prompts
+from lorakit_cli.core.prompt_reading import require_readable
+from lorakit_cli.core.recipe import Recipe, RecipeBase
+from lorakit_cli.core.seeds import choose_seeds, require_not_too_many
 from lorakit_cli.errors import OptionError
-from lorakit_cli.service.default_adapters import choose_adapters
+from lorakit_cli.service.default_adapters import Choice, choose_adapters
 from lorakit_cli.service.planning import Planned, make_plan
+from lorakit_cli.service.prompt_lines import PromptLine, Triggers, plan_warnings, read_line, require_text
 from lorakit_cli.service.settling import settle
-from lorakit_cli.sources.library import open_library
-from lorakit_cli.sources.sidecar import read_side_files
+from lorakit_cli.sources.library import Library, open_library
 
 
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
-    """A request for pictures, as the user wrote it."""
+    """A request for pictures, as the user wrote it.
 
-    prompt: str
+    Prompts are one `prompt`, those of `prompt_file`, or that of the picture `again`, which is made once more: what is
+    given beside it wins. `changed` lets base and adapters be others than the picture's. `literal`
+    takes prompts as they stand; None: unless they have weights, or are too long.
+    """
+
+    prompt: str | None = None
     base: str | None = None
     adapters: Sequence[AdapterSpec] = ()
     scale: float = 1.0
@@ -42,63 +47,180 @@ class GenerateRequest:
     strict: bool = False
     allow_pickle: bool = False
     dry_run: bool = False
+    prompt_file: str | None = None
+    again: Path | None = None
+    changed: bool = False
+    add_triggers: bool = False
+    literal: bool | None = None
+    quality: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What is known of a picture that is made again.
+
+    Its base where that is the one it was, what its adapters were asked for by, and its recipe, which says on what it
+    was made.
+    """
+
+    base: RecipeBase | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
+    recipe: Recipe | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What the weights are to be for some pictures: a plan, the scale in it, what its adapters were asked for by."""
+
+    plan: Plan
+    scale: float
+    sources: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A request that is known to be possible: what to draw, with what, and where to."""
+    """A request that is known to be possible: what to draw, with what, and where to.
+
+    Each picture has those of the `weights` that `weights_of` counts to. `warnings` are what may be wrong, `notes` what
+    was done unasked.
+    """
 
     request: GenerateRequest
-    plan: Plan
+    weights: tuple[Weights, ...]
     pictures: tuple[PictureSpec, ...]
+    weights_of: tuple[int, ...]
     names: PictureNames
     warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    before: Before = field(default_factory=Before)
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the first picture, of most requests the only one."""
+        return self.weights[0].plan
 
 
 def prepare(request: GenerateRequest) -> Prepared:
     """Plan a request from headers and configs alone. Raises LorakitError for all that is wrong with it."""
-    for name, text in (("prompt", request.prompt), ("negative prompt", request.negative or "")):
-        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-            raise OptionError(f"the {name} is not valid UTF-8 text")
-    request.loading.check()
-    prompt, tagged = split_tags(request.prompt)
+    require_text("negative prompt", request.negative or "")
     library = open_library()
-    chosen = choose_adapters(request.base, [*request.adapters, *tagged], request.scale, library)
-    request = replace(request, scale=chosen.scale)
-    seeds = tuple(choose_seeds(request.seeds, request.count))
-    planned = make_plan(
+    lines, before, fixed = _prompts(request), Before(), None
+    told: tuple[str, ...] = ()
+    if request.again:
+        request, before, told, fixed = _as_before(request, lines, library)
+        lines = lines or [PromptLine(request.prompt or "", ())]
+    request.loading.check()
+    chosen = [fixed or _chosen(request, line, library) for line in lines]
+    planned: dict[tuple[AdapterSpec, ...], Planned] = {}
+    for choice in chosen:
+        if choice.specs not in planned:
+            planned[choice.specs] = _planned(request, choice)
+    scales = {choice.specs: choice.scale for choice in chosen}
+    base = planned[chosen[0].specs].plan.base
+    settings = settle(request.settings, base)
+    triggers = Triggers(request.add_triggers)
+    prompts = [
+        triggers.look_over(line.text, planned[choice.specs], choice.scale)
+        for line, choice in zip(lines, chosen, strict=True)
+    ]
+    if not request.literal:
+        require_readable([*prompts, request.negative or ""], base.class_name)
+    seeds = choose_seeds(request.seeds, request.count)
+    require_not_too_many(len(seeds) * len(prompts))
+    numbers = {specs: number for number, specs in enumerate(planned)}
+    return Prepared(
+        replace(request, scale=chosen[0].scale),
+        tuple(Weights(planned[specs].plan, scales[specs], _sources(specs, before)) for specs in planned),
+        tuple(_specs(request, prompts, seeds, settings)),
+        tuple(numbers[choice.specs] for choice in chosen for _ in seeds),
+        _names(request, lines, seeds),
+        (*told, *plan_warnings(tuple(planned.values())), *triggers.warnings(len(lines))),
+        tuple(triggers.notes()),
+        before,
+    )
+
+
+def _specs(
+    request: GenerateRequest, prompts: Sequence[str], seeds: Sequence[int], settings: Settings
+) -> Iterator[PictureSpec]:
+    for prompt in prompts:
+        for seed in seeds:
+            yield PictureSpec(prompt, request.negative, seed, settings, request.literal)
+
+
+def _names(request: GenerateRequest, lines: Sequence[PromptLine], seeds: Sequence[int]) -> PictureNames:
+    prompts = [line.text for line in lines]
+    return PictureNames.choose_all(request.out, prompts, seeds, overwrite=request.overwrite, quality=request.quality)
+
+
+def _sources(specs: Sequence[AdapterSpec], before: Before) -> dict[str, str]:
+    return {spec.name: spec.source for spec in specs} | dict(before.sources)
+
+
+def _prompts(request: GenerateRequest) -> list[PromptLine]:
+    """Read the prompts that are asked for, none where they are a picture's. Raises OptionError."""
+    if request.prompt_file is not None:
+        if request.prompt is not None:
+            raise OptionError("both PROMPT and --prompt-file are given; leave one out")
+        return [read_line(prompt) for prompt in read_prompts(request.prompt_file)]
+    if request.prompt is not None:
+        return [read_line(request.prompt)]
+    if request.again is None:
+        raise OptionError("there is nothing to draw: give PROMPT, --prompt-file FILE or --from PICTURE")
+    return []
+
+
+def _as_before(
+    request: GenerateRequest, lines: Sequence[PromptLine], library: Library
+) -> tuple[GenerateRequest, Before, tuple[str, ...], Choice | None]:
+    """Fill a request from the picture that it names; what is given in it wins."""
+    # Only what reads pictures needs to know how.
+    from lorakit_cli.service.recalled_picture import Given, recall_picture
+
+    assert request.again is not None
+    tagged = [spec for line in lines for spec in line.tagged]
+    given = Given(
         request.base,
-        chosen.specs,
-        scale=request.scale,
+        [*request.adapters, *tagged],
+        request.settings,
+        request.loading,
+        request.changed,
+        request.allow_pickle,
+    )
+    found = recall_picture(request.again, given, library)
+    scale = found.scale if request.scale == 1.0 else request.scale
+    filled = replace(
+        request,
+        prompt=found.prompt if not lines else request.prompt,
+        base=found.base,
+        adapters=request.adapters if tagged else found.adapters,
+        scale=scale,
+        block_scales={**found.block_scales, **request.block_scales},
+        negative=found.negative if request.negative is None else request.negative,
+        settings=found.settings,
+        loading=found.loading,
+        seeds=request.seeds or ([] if found.seed is None else [str(found.seed)]),
+        literal=found.literal if request.literal is None and not lines else request.literal,
+    )
+    before = Before(found.base_record, found.sources, found.before)
+    # What it had it gets, and nothing that base or library would add.
+    others = given.adapters and found.adapters == tuple(given.adapters)
+    return filled, before, found.warnings, None if others else Choice(found.adapters, library, scale)
+
+
+def _chosen(request: GenerateRequest, line: PromptLine, library: Library) -> Choice:
+    choice = choose_adapters(request.base, [*request.adapters, *line.tagged], request.scale, library)
+    return replace(choice, specs=tuple(choice.specs))
+
+
+def _planned(request: GenerateRequest, choice: Choice) -> Planned:
+    return make_plan(
+        request.base,
+        choice.specs,
+        scale=choice.scale,
         block_scales=request.block_scales,
         strict=request.strict,
         allow_pickle=request.allow_pickle,
         to_load=not request.dry_run,
-        library=chosen.library,
+        library=choice.library,
     )
-    settings = settle(request.settings, planned.plan.base)
-    names = PictureNames.choose(request.out, prompt, seeds, overwrite=request.overwrite)
-    pictures = tuple(PictureSpec(prompt, request.negative, seed, settings) for seed in seeds)
-    return Prepared(request, planned.plan, pictures, names, tuple(_warnings(planned, prompt)))
-
-
-def _warnings(planned: Planned, prompt: str) -> list[str]:
-    """Say what the user would want to know: parts without effect, and trigger words that are missing."""
-    found: list[str] = []
-    for adapter, source in zip(planned.plan.adapters, planned.found, strict=True):
-        missed = [part for part in planned.plan.unmatched if part.adapter == adapter.name]
-        if missed:
-            first = f"{shown(missed[0].stem)}: {missed[0].reason}"
-            found.append(
-                f"{len(missed)} layers or keys of {adapter.name} have no effect on this base, first {first}; "
-                "--dry-run lists them, --strict refuses"
-            )
-        remark = only_the_first(planned.plan.base, planned.plan.matches[adapter.name])
-        if remark:
-            found.append(f"{adapter.name}: {remark}")
-        file = adapter.file
-        # Words that training data only suggest are no reason to warn.
-        triggers = source.triggers or read_triggers(file.metadata, read_side_files(file.path)).stated
-        if triggers and adapter.weight and not any(word.lower() in prompt.lower() for word in triggers):
-            found.append(f"the prompt has no trigger word of {adapter.name}: {', '.join(triggers)}")
-    return found

@@ -20,6 +20,7 @@ from lorakit_cli.service.calling import Call, with_pictures
 from lorakit_cli.service.devices import choose_device
 from lorakit_cli.service.offloading import disable_offload, enable_offload, require_accelerator
 from lorakit_cli.service.pipeline import choose_dtype, open_pipeline
+from lorakit_cli.service.prompt_encoding import PromptEncoder
 from lorakit_cli.service.scheduling import make_scheduler
 
 OnStep = Callable[[int], None]
@@ -52,6 +53,7 @@ class Session:
         self._compiled = False
         # Before anything is offloaded, which takes the parameters out of their modules.
         self._weights = FusedWeights(self.pipeline, base)
+        self.prompts = PromptEncoder(self.pipeline)
         if loading.low_memory:
             _save_memory(self.pipeline)
 
@@ -108,7 +110,7 @@ class Session:
         if "clip_skip" in options:
             _show_text_model(pipeline)
         values: torch.Tensor = pipeline(
-            **with_pictures(options, (spec.settings.width, spec.settings.height)),
+            **with_pictures(self.prompts.call(spec, options), (spec.settings.width, spec.settings.height)),
             generator=torch.Generator("cpu").manual_seed(spec.seed),
             callback_on_step_end=step_done,
             output_type=output,

@@ -180,9 +180,22 @@ class _Reader:
         source = self.text(table, "source", keys)
         if source is None:
             raise self.error(keys, "has no source")
-        triggers = self.texts(table, "triggers", keys, one_is_enough=True) or ()
+        triggers = self.triggers(table, keys)
         weight, base = self.number(table, "weight", keys), self.text(table, "base", keys)
         return ConfigEntry(source, weight, triggers, base, self.scales(name, table, keys), self.path.parent)
+
+    def triggers(self, table: Mapping[str, Any], keys: tuple[str, ...]) -> tuple[str, ...]:
+        """Give trigger words as they stand, or as `@FILE` has them, one a line."""
+        words = self.texts(table, "triggers", keys, one_is_enough=True) or ()
+        if len(words) != 1 or not words[0].startswith("@"):
+            return words
+        path = self.path.parent / user_path(words[0][1:])
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise self.error((*keys, "triggers"), f"the trigger file {path} cannot be read: {reason}") from error
+        return tuple(line for line in map(str.strip, lines) if line and not line.startswith("#"))
 
     def scales(self, name: str, table: Mapping[str, Any], keys: tuple[str, ...]) -> "BlockScales | None":
         entries = table.get("block_scales")

@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from lorakit_cli import __version__
 from tests.commands.conftest import names
 from tests.tiny import rewrite
 
@@ -14,6 +15,12 @@ from tests.tiny import rewrite
 def chunks(path):
     with Image.open(path) as picture:
         return json.loads(picture.text["lorakit"]), picture.text["parameters"], picture.size
+
+
+def data_hash(path):
+    """Hash what is behind the header, as kohya's tools and the web UIs do."""
+    data = path.read_bytes()
+    return hashlib.sha256(data[8 + int.from_bytes(data[:8], "little") :]).hexdigest()
 
 
 def test_a_picture_and_what_it_says(draw, adapters, here):
@@ -25,9 +32,16 @@ def test_a_picture_and_what_it_says(draw, adapters, here):
     hashes = {
         name: hashlib.sha256((adapters / f"{name}.safetensors").read_bytes()).hexdigest() for name in ("ink", "wash")
     }
-    assert made_with["adapters"] == [
-        {"name": "ink", "file": "ink.safetensors", "sha256": hashes["ink"], "weight": 0.5},
-        {"name": "w", "file": "wash.safetensors", "sha256": hashes["wash"], "weight": 1.0},
+    kept = ("name", "source", "file", "sha256", "weight")
+    assert [{key: adapter[key] for key in kept} for adapter in made_with["recipe"]["adapters"]] == [
+        {"name": "ink", "source": "ink.safetensors", "file": "ink.safetensors", "sha256": hashes["ink"], "weight": 0.5},
+        {
+            "name": "w",
+            "source": "wash.safetensors",
+            "file": "wash.safetensors",
+            "sha256": hashes["wash"],
+            "weight": 1.0,
+        },
     ]
     assert (made_with["prompt"], made_with["seed"], made_with["steps"], made_with["guidance"]) == (
         "a red heart",
@@ -35,11 +49,16 @@ def test_a_picture_and_what_it_says(draw, adapters, here):
         2,
         7.5,
     )
-    assert (made_with["base"], made_with["device"], made_with["dtype"]) == ("tiny-base", "cpu", "float32")
+    assert (made_with["recipe"]["base"]["source"], made_with["device"], made_with["dtype"]) == (
+        "tiny-base",
+        "cpu",
+        "float32",
+    )
+    short = {name: data_hash(adapters / f"{name}.safetensors")[:12] for name in ("ink", "wash")}
     assert parameters.splitlines() == [
-        "a red heart <lora:ink:0.5> <lora:w:1>",
-        "Steps: 2, Sampler: DDIMScheduler, CFG scale: 7.5, Seed: 7, Size: 16x16, Model: tiny-base, "
-        f'Lora hashes: "ink: {hashes["ink"][:12]}, w: {hashes["wash"][:12]}", Version: lorakit {made_with["lorakit"]}',
+        "a red heart <lora:ink:0.5> <lora:wash:1>",
+        "Steps: 2, Sampler: DDIM, CFG scale: 7.5, Seed: 7, Size: 16x16, Model: tiny-base, "
+        f'Lora hashes: "ink: {short["ink"]}, wash: {short["wash"]}", Version: lorakit {__version__}',
     ]
     assert names(here) == ["a-red-heart_seed7.png"]
 
@@ -80,10 +99,10 @@ def test_json_is_one_object_with_a_fixed_key_set(draw, adapters):
     report = json.loads(result.stdout)
     assert report.keys() == {
         "schema", "pictures", "prompt", "negative_prompt", "base", "adapters", "scale", "attached", "width", "height",
-        "steps", "guidance", "scheduler", "device", "dtype", "seconds", "warnings",
+        "steps", "guidance", "scheduler", "device", "dtype", "seconds", "warnings", "notes",
     }  # fmt: skip
     assert report["schema"] == "lorakit/generate/1"
-    assert report["pictures"] == [{"path": "x.png", "seed": 3}]
+    assert report["pictures"] == [{"path": "x.png", "seed": 3, "prompt": "a red heart", "adapters": {"ink": 0.5}}]
     assert report["adapters"][0].keys() == {"name", "file", "sha256", "weight", "layers"}
     assert report["adapters"][0]["layers"] == 188
     assert report["scale"] == 2
@@ -118,7 +137,7 @@ def test_attach_gives_the_same_picture_within_rounding(draw, adapters):
     assert draw(*lora, "--attach", "--out", "attached.png").exit_code == 0
     fused, attached = (Image.open(f"{name}.png").tobytes() for name in ("fused", "attached"))
     assert max(abs(a - b) for a, b in zip(fused, attached, strict=True)) <= 1
-    assert chunks("attached.png")[0]["attached"] is True
+    assert chunks("attached.png")[0]["loading"]["attach"] is True
 
 
 def test_block_scales_act(draw, adapters):
@@ -127,7 +146,8 @@ def test_block_scales_act(draw, adapters):
     assert draw(*lora, "--block-scales", off, "--out", "off.png").exit_code == 0
     assert draw("--seed", 1, "--out", "plain.png").exit_code == 0
     assert Image.open("off.png").tobytes() == Image.open("plain.png").tobytes()
-    assert chunks("off.png")[0]["block_scales"] == {"ink": {"unet": {"down": 0, "mid": 0, "up": 0}, "text_encoder": 0}}
+    (adapter,) = chunks("off.png")[0]["recipe"]["adapters"]
+    assert adapter["block_scales"] == {"unet": {"down": 0, "mid": 0, "up": 0}, "text_encoder": 0}
 
 
 def test_prompt_tags_and_the_list_in_use(draw, adapters):
@@ -139,7 +159,7 @@ def test_prompt_tags_and_the_list_in_use(draw, adapters):
     assert Path("tag.png").read_bytes() == Path("option.png").read_bytes()
     Path("lorakit.toml").write_text(f'use = ["ink:0.5"]\nadapters_dir = "{adapters}"')
     assert draw("--seed", 1, "--out", "use.png").exit_code == 0
-    assert Path("use.png").read_bytes() == Path("option.png").read_bytes()
+    assert Image.open("use.png").tobytes() == Image.open("option.png").tobytes()
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(draw, adapters, here):
@@ -167,7 +187,8 @@ def test_dry_run_prints_the_plan_and_writes_nothing(draw, adapters, here):
     ]
     report = json.loads(draw("-l", f"{adapters}/ink.safetensors:0.5", "--dry-run", "--json", "--seed", 1).stdout)
     assert report.keys() == {
-        "schema", "plan", "prompt", "width", "height", "steps", "guidance", "seeds", "out", "warnings",
+        "schema", "plan", "plans", "prompt", "prompts", "width", "height", "steps", "guidance", "seeds", "out",
+        "warnings", "notes",
     }  # fmt: skip
     assert report["plan"].keys() == {"base", "architecture", "adapters", "changed", "unmatched"}
     assert report["plan"]["adapters"][0].keys() == {

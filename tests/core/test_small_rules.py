@@ -103,8 +103,11 @@ def test_names(here):
     assert names("x.png", overwrite=True) == ["x.png"]
     Path("folder.png").mkdir()
     assert names("folder.png") == ["folder.png/a-heart_seed1.png"]
-    with pytest.raises(OptionError, match=r"pictures are written as \.png"):
-        names("x.jpg")
+    assert names("x.JPG") == ["x.JPG"]
+    with pytest.raises(OptionError, match=r"pictures are written as \.png, \.webp, \.jpg, \.jpeg; a folder"):
+        names("x.gif")
+    with pytest.raises(OptionError, match=r"--quality 5: \.png loses nothing"):
+        PictureNames.choose_all("new/", ["x"], [1], quality=5)
     with pytest.raises(OutputError, match="nowhere does not exist; create it first"):
         names("nowhere/x.png")
     with pytest.raises(OutputError, match=r"x\.png is not a folder"):
