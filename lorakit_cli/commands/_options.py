@@ -50,6 +50,10 @@ LoraOpt = Annotated[
         show_default=False,
     ),
 ]
+VariantOpt = Annotated[
+    str | None,
+    typer.Option("--variant", help="Take the base's weights of this variant, such as fp16.", show_default=False),
+]
 AllowPickleOpt = Annotated[
     bool,
     typer.Option("--allow-pickle", help="Read pickled adapters too, their tensors only; no code of theirs is run."),

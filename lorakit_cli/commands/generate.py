@@ -4,7 +4,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from lorakit_cli.commands._options import AllowPickleOpt, BaseOpt, JsonOpt, LoraOpt, QuietOpt, VerboseOpt, parse_specs
+from lorakit_cli.commands._options import (
+    AllowPickleOpt,
+    BaseOpt,
+    JsonOpt,
+    LoraOpt,
+    QuietOpt,
+    VariantOpt,
+    VerboseOpt,
+    parse_specs,
+)
 from lorakit_cli.commands._output import emit, emit_json, note, progress_bar, warn
 
 
@@ -12,6 +21,7 @@ def generate(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw; <lora:NAME:WEIGHT> tags are applied.")],
     lora: LoraOpt = None,
     base: BaseOpt = None,
+    variant: VariantOpt = None,
     scale: Annotated[float, typer.Option(help="Multiplies the weight of every adapter.")] = 1.0,
     block_scales: Annotated[
         list[str] | None,
@@ -68,6 +78,7 @@ def generate(
         seeds=seed or (),
         count=count,
         loading=Loading(device, dtype, attach),
+        variant=variant,
         out=out,
         overwrite=overwrite,
         strict=strict,
@@ -92,6 +103,11 @@ def generate(
             )
         return
     prepared.names.require_writable()
+    if not prepared.plan.base.is_local:
+        from lorakit_cli.service.fetching import fetched
+
+        with progress_bar("downloading", quiet=quiet) as progress:
+            prepared = prepared.on(fetched(prepared.plan.base, progress))
     from lorakit_cli.service import generating
 
     with progress_bar("denoising", quiet=quiet) as progress:

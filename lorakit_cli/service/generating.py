@@ -8,6 +8,7 @@ from PIL.Image import Image
 
 from lorakit_cli.core.output_file import new_file
 from lorakit_cli.errors import OutputError
+from lorakit_cli.service.fetching import fetched
 from lorakit_cli.service.picture_file import save_picture
 from lorakit_cli.service.picture_record import UsedAdapter, call_facts, picture_record, used_adapters
 from lorakit_cli.service.pipeline import enough_memory
@@ -50,8 +51,12 @@ class GenerateReport:
 
 
 def generate(prepared: Prepared, progress: Progress | None = None, *, verbose: bool = False) -> GenerateReport:
-    """Load the base, put the plan in, and write one picture per seed. Raises LorakitError."""
+    """Load the base, put the plan in, and write one picture per seed; a base on the Hub is downloaded first.
+
+    Raises LorakitError.
+    """
     begin = time.monotonic()
+    prepared = prepared.on(fetched(prepared.plan.base))
     plan = prepared.plan
     adapters = used_adapters(plan)
     with hushed(verbose=verbose), enough_memory():
@@ -63,7 +68,7 @@ def generate(prepared: Prepared, progress: Progress | None = None, *, verbose: b
         pictures=tuple(
             Picture(str(path), spec.seed) for path, spec in zip(prepared.names.paths, prepared.pictures, strict=True)
         ),
-        base=str(plan.base.path),
+        base=plan.base.label,
         adapters=adapters,
         scale=prepared.request.scale,
         attached=session.attached,

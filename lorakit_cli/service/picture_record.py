@@ -53,7 +53,7 @@ def picture_record(
         "seed": spec.seed,
         "width": picture.width,
         "height": picture.height,
-        "base": plan.base.path.name,
+        "base": plan.base.remote or plan.base.path.name,
         "adapters": [
             {name: value for name, value in asdict(adapter).items() if name != "layers"} for adapter in adapters
         ],

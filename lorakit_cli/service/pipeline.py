@@ -34,7 +34,7 @@ def open_pipeline(base: BaseIndex, device: torch.device, dtype: torch.dtype | Ma
 
     Raises BaseModelError with diffusers' reason, UnsupportedError for a base that is no folder.
     """
-    require_folder(base.path, None if base.is_local else base.remote)
+    require_folder(base.path)
     try:
         pipeline = DiffusionPipeline.from_pretrained(
             str(base.path),

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from lorakit_cli.core import generation
 from lorakit_cli.core.adapter_spec import AdapterSpec
+from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.block_scales import BlockScales
 from lorakit_cli.core.generation import Settings
 from lorakit_cli.core.loading import Loading
@@ -37,6 +38,7 @@ class GenerateRequest:
     seeds: Sequence[str] = ()
     count: int | None = None
     loading: Loading = field(default_factory=Loading)
+    variant: str | None = None
     out: str | None = None
     overwrite: bool = False
     strict: bool = False
@@ -53,6 +55,16 @@ class Prepared:
     pictures: tuple[PictureSpec, ...]
     names: PictureNames
     warnings: tuple[str, ...]
+
+    def on(self, base: BaseIndex) -> "Prepared":
+        """Give the same request on a base with the same tensors, such as the copy of one on the Hub."""
+        if base is self.plan.base:
+            return self
+        # What a copy says about pictures was not read where only headers were.
+        said = self.request.settings.filled_from(generation.defaults_of(base))
+        generation.check(said, base)
+        pictures = tuple(replace(picture, settings=said) for picture in self.pictures)
+        return replace(self, plan=replace(self.plan, base=base), pictures=pictures)
 
 
 def prepare(request: GenerateRequest) -> Prepared:
@@ -74,6 +86,7 @@ def prepare(request: GenerateRequest) -> Prepared:
         strict=request.strict,
         allow_pickle=request.allow_pickle,
         to_load=not request.dry_run,
+        variant=request.variant,
         library=chosen.library,
     )
     base = planned.plan.base
