@@ -26,7 +26,8 @@ def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.delenv("LORAKIT_CONFIG", raising=False)
+    for name in ("LORAKIT_CONFIG", "LORAKIT_ADAPTERS"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture

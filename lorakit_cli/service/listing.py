@@ -58,7 +58,7 @@ def list_adapters(
     if saved:
         library = library.with_entries(saved.entries())
     if specs:
-        found = find_adapters(specs, library)
+        found = find_adapters(specs, library, allow_pickle=allow_pickle)
         theirs = open_base(base, library, found)
         return ListReport(theirs.label, tuple(_listed(adapter, theirs, allow_pickle) for adapter in found))
     index = open_base(base, library) if base else None

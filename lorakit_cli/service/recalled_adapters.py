@@ -12,7 +12,7 @@ from lorakit_cli.core.shown import shown
 from lorakit_cli.errors import CorruptFileError, LorakitError, OptionError, RecipeError, did_you_mean
 from lorakit_cli.service.hashing import sha256_of
 from lorakit_cli.sources.library import Library
-from lorakit_cli.sources.local import ADAPTER_SUFFIXES, find_adapter
+from lorakit_cli.sources.local import ADAPTER_SUFFIXES, find_adapter, find_file
 
 # Where `save` keeps them.
 KEPT = "adapters"
@@ -68,13 +68,16 @@ def _recalled(
     for path in dict.fromkeys((*named, *_kept(beside), *_in_library(library))):
         if _is_it(path, adapter, hashes):
             return path
+    fetched, reason = _fetched(adapter)
+    if fetched and _is_it(fetched, adapter, hashes):
+        return fetched
     # Something else under the name it had is worth a word.
-    if named:
+    if named := [*named, *([fetched] if fetched else [])]:
         raise _changed(adapter, named[0], hashes)
     raise RecipeError(
         f"adapter {adapter.name} ({shown(adapter.file)}, sha256 {adapter.sha256[:_DIGITS]}) is not here: looked for it "
         f"as {shown(adapter.source)}, by its file's name in {beside}, in {beside / KEPT} and in this folder, and in "
-        f"the library; --lora {adapter.name}=PATH says where it is"
+        f"the library{reason}; --lora {adapter.name}=PATH says where it is"
     )
 
 
@@ -104,10 +107,8 @@ def _changed(adapter: RecipeAdapter, path: Path, hashes: dict[Path, str]) -> Rec
 
 def _named(adapter: RecipeAdapter, beside: Path, library: Library) -> Iterator[Path]:
     """Yield the files that go by what the adapter was asked for by, or by its file's name."""
-    if is_plain(adapter.source):
-        yield from _file(AdapterSpec(adapter.source), library)
-    elif not is_remote(adapter.source):
-        yield from _file(AdapterSpec(adapter.source), library)
+    yield from _file(AdapterSpec(adapter.source), library)
+    if not (is_plain(adapter.source) or is_remote(adapter.source)):
         # Whoever fused wrote paths as seen from the folder that the output was put into.
         for folder in dict.fromkeys((beside, beside.parent, beside.resolve().parent)):
             yield from _file(AdapterSpec(str((folder / adapter.source).absolute())), library)
@@ -115,6 +116,16 @@ def _named(adapter: RecipeAdapter, beside: Path, library: Library) -> Iterator[P
     for folder in (beside, beside / KEPT, Path()):
         if name and (folder / name).is_file():
             yield (folder / name).absolute()
+
+
+def _fetched(adapter: RecipeAdapter) -> tuple[Path | None, str]:
+    """Fetch an adapter from where it was fetched then, or say why that fails."""
+    if not is_remote(adapter.source):
+        return None, ""
+    try:
+        return find_file(adapter.source, allow_pickle=True).path.absolute(), ""
+    except LorakitError as error:
+        return None, f" ({error})"
 
 
 def _kept(beside: Path) -> list[Path]:
@@ -128,6 +139,6 @@ def _in_library(library: Library) -> Iterator[Path]:
 
 
 def _file(spec: AdapterSpec, library: Library) -> Iterator[Path]:
-    """Yield the file that a spec means, if it means one."""
+    """Yield the file that a spec means, if it means one that is here."""
     with suppress(LorakitError):
-        yield find_adapter(spec, library).path.absolute()
+        yield find_adapter(spec, library, allow_pickle=True, download=False).path.absolute()

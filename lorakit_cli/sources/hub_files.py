@@ -18,6 +18,13 @@ def cache_folder() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
+def is_offline() -> bool:
+    """Tell whether HF_HUB_OFFLINE forbids the network."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
 def cached(name: str, commit: str, file: str) -> Path | None:
     """Give where the client keeps a file of a commit, None where it has not downloaded it."""
     from huggingface_hub import try_to_load_from_cache
@@ -37,13 +44,13 @@ def fetch_files(
 
     `done` is called with the number of bytes whenever some have come in. Raises the error of the purpose.
     """
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import snapshot_download
 
     missing = [file for file in wanted if cached(name, commit, file) is None]
     if not missing:
         return
     # The client would take a part of a snapshot for the whole where it cannot ask.
-    if constants.HF_HUB_OFFLINE:
+    if is_offline():
         raise purpose.error(
             f"{name} is not wholly in the cache, {missing[0]} is missing, and HF_HUB_OFFLINE forbids the network; "
             f"unset it once, or {purpose.instead}"

@@ -12,6 +12,7 @@ from lorakit_cli.core.tensor_info import TensorInfo
 from lorakit_cli.errors import BaseModelError, CorruptFileError
 from lorakit_cli.sources.header_cache import HeaderCache
 from lorakit_cli.sources.hub_errors import BASE, Purpose, explained
+from lorakit_cli.sources.hub_patience import patiently
 from lorakit_cli.sources.hub_range import read_range
 from lorakit_cli.sources.hub_silence import hushed
 from lorakit_cli.sources.hub_snapshot import snapshot_folder
@@ -40,8 +41,9 @@ class HubRepo:
         self._purpose = purpose
         self._asking = asking
         with self._explained():
-            found = self._api.resolve_revision(repo, revision=revision, local_files_only=not asking)
-            self.commit = found.resolved
+            self.commit = patiently(
+                lambda: self._api.resolve_revision(repo, revision=revision, local_files_only=not asking)
+            ).resolved
         self._cache = HeaderCache(f"{self._api.endpoint}/{repo}", self.commit)
 
     @property
@@ -69,7 +71,7 @@ class HubRepo:
                 here = [file.relative_to(snapshot).as_posix() for file in snapshot.rglob("*") if file.is_file()]
                 if here or not self._asking:
                     return here
-            names = self._api.list_repo_files(self._repo, revision=self.commit)
+            names = patiently(lambda: self._api.list_repo_files(self._repo, revision=self.commit))
         self._cache.put(_LIST, "\n".join(names).encode())
         return names
 
