@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from lorakit_cli.commands._options import AllowPickleOpt, BaseOpt, JsonOpt, LoraOpt, QuietOpt, VariantOpt, parse_specs
-from lorakit_cli.commands._output import emit, emit_json, progress_bar, warn
+from lorakit_cli.commands._output import emit, emit_json, note, progress_bar, warn
 from lorakit_cli.core.user_path import user_path
 
 
@@ -115,6 +115,8 @@ def fuse(
     prepared = prepare_fuse(request)
     wanted = prepare_push(push_to_hub, public=public, dry_run=dry_run)
     if not quiet:
+        for text in prepared.notes:
+            note(text)
         for text in prepared.warnings:
             warn(text)
     if dry_run:

@@ -87,6 +87,8 @@ def generate(
     )
     prepared = prepare(request)
     if not quiet:
+        for text in prepared.notes:
+            note(text)
         for text in prepared.warnings:
             warn(text)
     if dry_run:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from lorakit_cli.commands._options import AllowPickleOpt, BaseOpt, JsonOpt, LoraOpt, QuietOpt, VariantOpt, parse_specs
-from lorakit_cli.commands._output import emit, emit_json, progress_bar, warn
+from lorakit_cli.commands._output import emit, emit_json, note, progress_bar, warn
 from lorakit_cli.core.user_path import user_path
 
 
@@ -59,6 +59,8 @@ def save(
     )
     prepared = prepare_save(request)
     if not quiet:
+        for text in prepared.notes:
+            note(text)
         for text in prepared.warnings:
             warn(text)
     if dry_run:

@@ -55,6 +55,7 @@ class Prepared:
     pictures: tuple[PictureSpec, ...]
     names: PictureNames
     warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def on(self, base: BaseIndex) -> "Prepared":
         """Give the same request on a base with the same tensors, such as the copy of one on the Hub."""
@@ -94,7 +95,7 @@ def prepare(request: GenerateRequest) -> Prepared:
     generation.check(settings, base)
     names = PictureNames.choose(request.out, prompt, seeds, overwrite=request.overwrite)
     pictures = tuple(PictureSpec(prompt, request.negative, seed, settings) for seed in seeds)
-    return Prepared(request, planned.plan, pictures, names, tuple(_warnings(planned, prompt)))
+    return Prepared(request, planned.plan, pictures, names, tuple(_warnings(planned, prompt)), planned.notes)
 
 
 def _warnings(planned: Planned, prompt: str) -> list[str]:

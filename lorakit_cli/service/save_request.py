@@ -62,7 +62,9 @@ def prepare_save(request: SaveRequest) -> PreparedSave:
     warnings = (*made.warnings, *_warnings(kept))
     if request.out is not None:
         require_output_place(request, plan, folder=True)
-    return PreparedSave(request, plan, made.found, made.specs, made.scale, made.earlier, warnings, kept)
+    return PreparedSave(
+        request, plan, made.found, made.specs, made.scale, made.earlier, warnings, kept, notes=made.notes
+    )
 
 
 def _require_distinct(plan: Plan) -> None:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 
 FOLDERS_VARIABLE = "LORAKIT_ADAPTERS"
-_EMBEDDED = "embedded"
+EMBEDDED_ORIGIN = "embedded"
+"""The origin of the embedded model's own adapters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Library:
 
     def with_entries(self, entries: Mapping[str, LibraryEntry]) -> "Library":
         """Give a library that knows these too: after all that the user named, before what is embedded."""
-        named = {name: entry for name, entry in self.entries.items() if entry.origin != _EMBEDDED}
+        named = {name: entry for name, entry in self.entries.items() if entry.origin != EMBEDDED_ORIGIN}
         return replace(self, entries={**self.entries, **entries, **named})
 
     def find(self, name: str) -> LibraryEntry:
@@ -104,7 +105,7 @@ def open_library() -> Library:
     for name, entry in _in_named_folders().items():
         entries.setdefault(name, entry)
     for name, (path, triggers) in ADAPTERS.items():
-        entries.setdefault(name, LibraryEntry(name, str(path), _EMBEDDED, None, triggers))
+        entries.setdefault(name, LibraryEntry(name, str(path), EMBEDDED_ORIGIN, None, triggers))
     bases = [(_relative(config, config.base), config.path.parent) for config in configs if config.base]
     base, base_from = bases[0] if bases else (None, None)
     use = next((_use(config) for config in configs if config.use is not None), None)

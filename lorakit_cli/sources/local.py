@@ -50,6 +50,7 @@ class FoundAdapter(Record):
     base: str | None = None
     block_scales: "BlockScales | None" = None
     remote: str | None = None
+    base_from: str = "lorakit.toml"
 
 
 def find_adapters(
@@ -191,10 +192,16 @@ def find_base(asked: str | None, library: "Library", adapters: Sequence[FoundAda
     """
     wanted = asked or library.base
     if wanted is None:
-        bases = sorted({adapter.base for adapter in adapters if adapter.base})
+        bases = {
+            adapter.base: f"{adapter.name} for {adapter.base} ({adapter.base_from})"
+            for adapter in adapters
+            if adapter.base
+        }
         if len(bases) > 1:
-            raise BaseModelError(f"the adapters are for different bases, {' and '.join(bases)}; choose with --base")
-        wanted = bases[0] if bases else EMBEDDED
+            raise BaseModelError(
+                f"the adapters are for different bases: {', '.join(bases.values())}; choose with --base"
+            )
+        wanted = next(iter(bases), EMBEDDED)
     # A name is a name: a folder that happens to be called so is written ./demo.
     if wanted == EMBEDDED:
         return BASE
