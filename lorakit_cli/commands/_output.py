@@ -63,6 +63,24 @@ def table(rows: list[list[str]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 
+def emit_table(rows: list[list[str]]) -> None:
+    """Print a table, its first row the header: fitted to a terminal, else one line for each row."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        for line in table(rows):
+            emit(line)
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown_table = Table(box=None, pad_edge=False)
+    for name in rows[0]:
+        shown_table.add_column(name, overflow="fold")
+    for row in rows[1:]:
+        shown_table.add_row(*(Text(printable(cell)) for cell in row))
+    Console().print(shown_table)
+
+
 def carry_any_text() -> None:
     """Let stdout and stderr escape what their encoding cannot hold, instead of failing on it."""
     for stream in (sys.stdout, sys.stderr):

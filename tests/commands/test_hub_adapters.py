@@ -168,3 +168,23 @@ def test_plans_need_no_torch(hub, base, ink, tmp_path):
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables)
         assert done.stderr.splitlines()[-1] == "[] 0"
+
+
+@pytest.mark.parametrize("options", [[], ["--quiet"]])
+def test_a_terminal_sees_the_download(hub, ink, tmp_path, options):
+    reading, writing = pytest.importorskip("pty").openpty()
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    variables |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "lorakit_cli", "inspect", ink, *options]
+    done = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=writing, env=variables | {"TERM": "xterm"})
+    os.close(writing)
+    text = b""
+    try:
+        while piece := os.read(reading, 65536):
+            text += piece
+    except OSError:
+        # The other side is closed.
+        pass
+    assert done.wait() == 0
+    assert (b"downloading ink.safetensors" in text) == (not options)
+    assert not options or text == b""
