@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from lorakit_cli import __version__
 from lorakit_cli.commands._light_parsing import LightCommand, lightened
-from lorakit_cli.commands._output import carry_any_text, emit, error, note
+from lorakit_cli.commands._output import carry_any_text, downloads_shown, emit, error, note
 from lorakit_cli.commands.convert import convert
 from lorakit_cli.commands.fuse import fuse
 from lorakit_cli.commands.generate import generate
@@ -76,7 +76,8 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*args: object, **kwargs: object) -> None:
         try:
-            command(*args, **kwargs)
+            with downloads_shown(quiet=bool(kwargs.get("quiet"))):
+                command(*args, **kwargs)
         except LorakitError as problem:
             error(str(problem))
             raise typer.Exit(problem.exit_code) from problem

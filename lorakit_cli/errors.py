@@ -8,6 +8,8 @@
     ├── PathError
     ├── LibraryError                a broken lorakit.toml
     ├── UnknownAdapterError
+    │   └── NotDownloadedError      known, but not on this machine, and not to be fetched now
+    ├── FetchError                  an adapter elsewhere could not be brought here
     ├── BaseModelError
     ├── LoraFileError
     │   ├── CorruptFileError
@@ -66,6 +68,14 @@ class LibraryError(LorakitError):
 
 class UnknownAdapterError(LorakitError):
     """No adapter is known by this name."""
+
+
+class NotDownloadedError(UnknownAdapterError):
+    """An adapter elsewhere that is not on this machine, asked for by what downloads nothing."""
+
+
+class FetchError(LorakitError):
+    """An adapter elsewhere could not be brought onto this machine."""
 
 
 class BaseModelError(LorakitError):

@@ -27,7 +27,8 @@ def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv("LORAKIT_CONFIG", raising=False)
+    for name in ("LORAKIT_CONFIG", "LORAKIT_ADAPTERS"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture

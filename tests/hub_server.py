@@ -137,7 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(status, json.dumps(content).encode(), {"Content-Type": "application/json"})
         elif found := _CDN.fullmatch(self._path):
             self._file(found, direct=True)
-        elif found := _API.fullmatch(self._path):
+        elif found := _API.fullmatch(address.path):
             self._api(found, parse_qs(address.query))
         elif found := _RESOLVE.fullmatch(self._path):
             self._file(found, direct=False)
@@ -148,13 +148,13 @@ class _Handler(BaseHTTPRequestHandler):
         repository = self._repository(found["repo"])
         if repository is None:
             return
-        commit = repository.commit(found["revision"] or "main")
+        commit = repository.commit(unquote(found["revision"] or "main"))
         if commit is None:
             self._fail(404, "RevisionNotFound")
             return
         folder = repository.commits[commit]
         if found["what"] == "tree":
-            inside = (found["path"] or "/").strip("/")
+            inside = unquote(found["path"] or "/").strip("/")
             recursive = query.get("recursive", ["false"])[0].lower() in ("true", "1")
             self._json(list(entries(folder, inside, recursive)))
         elif found["what"] == "paths-info":

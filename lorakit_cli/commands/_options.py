@@ -45,10 +45,15 @@ LoraOpt = Annotated[
         "--lora",
         "-l",
         metavar="[NAME=]SOURCE[:WEIGHT]",
-        help="Adapter to apply, repeatable: a library name or a path, and its weight.",
+        help="Adapter to apply, repeatable: a library name, a path, or owner/repo[@revision][/file] on the Hub, and "
+        "its weight.",
         autocompletion=complete_adapter,
         show_default=False,
     ),
+]
+VariantOpt = Annotated[
+    str | None,
+    typer.Option("--variant", help="Take the base's weights of this variant, such as fp16.", show_default=False),
 ]
 AllowPickleOpt = Annotated[
     bool,

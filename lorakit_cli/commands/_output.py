@@ -5,7 +5,8 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from typing import Any
 
 from lorakit_cli.core.shown import shown
@@ -14,6 +15,8 @@ from lorakit_cli.errors import OutputError
 _SCHEMA = "lorakit/{}/1"
 # Messages name keys and paths, which strangers choose.
 _LONGEST_MESSAGE = 3000
+# The bars on the screen, one inside the other.
+_bars: list[Any] = []
 
 
 def emit(text: str) -> None:
@@ -60,6 +63,24 @@ def table(rows: list[list[str]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 
+def emit_table(rows: list[list[str]]) -> None:
+    """Print a table, its first row the header: fitted to a terminal, else one line for each row."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        for line in table(rows):
+            emit(line)
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown_table = Table(box=None, pad_edge=False)
+    for name in rows[0]:
+        shown_table.add_column(name, overflow="fold")
+    for row in rows[1:]:
+        shown_table.add_row(*(Text(printable(cell)) for cell in row))
+    Console().print(shown_table)
+
+
 def carry_any_text() -> None:
     """Let stdout and stderr escape what their encoding cannot hold, instead of failing on it."""
     for stream in (sys.stdout, sys.stderr):
@@ -77,9 +98,25 @@ def progress_bar(label: str, *, quiet: bool) -> Iterator[Any]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    # Two displays would draw over each other.
+    around = _bars[-1] if _bars else None
+    with nullcontext(around) if around else Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        _bars.append(bar)
+        try:
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+        finally:
+            _bars.pop()
+            bar.remove_task(task)
+
+
+@contextmanager
+def downloads_shown(*, quiet: bool) -> Iterator[None]:
+    """Show what is downloaded in the meantime as bars on a terminal."""
+    from lorakit_cli.sources.downloads import shown_on
+
+    with shown_on(partial(progress_bar, quiet=quiet)):
+        yield
 
 
 def _plain(value: Any) -> Any:

@@ -33,7 +33,9 @@ class Dtype(StrEnum):
 
 
 def convert(
-    source: Annotated[str, typer.Argument(metavar="IN", help="Adapter file, PEFT folder or library name.")],
+    source: Annotated[
+        str, typer.Argument(metavar="IN", help="Adapter file, PEFT folder, library name, or what is on the Hub.")
+    ],
     to: Annotated[Layout, typer.Option("--to", help="Layout to write.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write; a folder for peft.", show_default=False)],
     base: Annotated[

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from lorakit_cli.commands._options import AllowPickleOpt, BaseOpt, JsonOpt, LoraOpt, QuietOpt, parse_specs
-from lorakit_cli.commands._output import emit, emit_json, progress_bar, warn
+from lorakit_cli.commands._options import AllowPickleOpt, BaseOpt, JsonOpt, LoraOpt, QuietOpt, VariantOpt, parse_specs
+from lorakit_cli.commands._output import emit, emit_json, note, progress_bar, warn
 from lorakit_cli.core.user_path import user_path
 
 
@@ -42,9 +42,7 @@ def fuse(
         Literal["fp16", "bf16", "fp32"] | None,
         typer.Option(help="Precision of the output.", show_default="the base's, tensor by tensor"),
     ] = None,
-    variant: Annotated[
-        str | None, typer.Option(help="Take the base's weights of this variant, such as fp16.", show_default=False)
-    ] = None,
+    variant: VariantOpt = None,
     max_shard_size: Annotated[
         str | None,
         typer.Option(metavar="SIZE", help="Part files of weights above this size, such as 5GB.", show_default=False),
@@ -117,6 +115,8 @@ def fuse(
     prepared = prepare_fuse(request)
     wanted = prepare_push(push_to_hub, public=public, dry_run=dry_run)
     if not quiet:
+        for text in prepared.notes:
+            note(text)
         for text in prepared.warnings:
             warn(text)
     if dry_run:
@@ -133,7 +133,7 @@ def fuse(
         from lorakit_cli.service.fetching import fetched
 
         with progress_bar("downloading", quiet=quiet) as progress:
-            prepared = fetched(prepared, progress)
+            prepared = prepared.on(fetched(prepared.plan.base, progress))
     with progress_bar("fusing", quiet=quiet) as progress:
         report = fusing.fuse(prepared, progress, None if quiet else warn)
     if wanted:

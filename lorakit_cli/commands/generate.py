@@ -5,7 +5,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from lorakit_cli.commands._options import AllowPickleOpt, BaseOpt, JsonOpt, LoraOpt, QuietOpt, VerboseOpt, parse_specs
+from lorakit_cli.commands._options import (
+    AllowPickleOpt,
+    BaseOpt,
+    JsonOpt,
+    LoraOpt,
+    QuietOpt,
+    VariantOpt,
+    VerboseOpt,
+    parse_specs,
+)
 from lorakit_cli.commands._output import emit, emit_json, note, progress_bar, warn
 from lorakit_cli.commands._preview import show_picture
 
@@ -33,6 +42,7 @@ def generate(
     ] = False,
     lora: LoraOpt = None,
     base: BaseOpt = None,
+    variant: VariantOpt = None,
     scale: Annotated[float, typer.Option(help="Multiplies the weight of every adapter.")] = 1.0,
     block_scales: Annotated[
         list[str] | None,
@@ -167,6 +177,7 @@ def generate(
             low_memory=low_memory,
             compiled=compiled,
         ),
+        variant=variant,
         out=out,
         overwrite=overwrite,
         strict=strict,
@@ -198,6 +209,11 @@ def generate(
             emit("\n".join([*plans, f"seeds {seeds}", *(f"would write {path}" for path in report.out)]))
         return
     prepared.names.require_writable()
+    if not prepared.plan.base.is_local:
+        from lorakit_cli.service.fetching import fetched
+
+        with progress_bar("downloading", quiet=quiet) as progress:
+            prepared = prepared.on(fetched(prepared.plan.base, progress))
     from lorakit_cli.service import generating
 
     with progress_bar("denoising", quiet=quiet) as progress:

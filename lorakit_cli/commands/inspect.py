@@ -13,7 +13,8 @@ from lorakit_cli.errors import LorakitError
 
 def inspect(
     files: Annotated[
-        list[str], typer.Argument(metavar="FILE…", help="Adapter files, folders of them, or library names.")
+        list[str],
+        typer.Argument(metavar="FILE…", help="Adapter files, folders of them, library names, or what is on the Hub."),
     ],
     base: BasesOpt = None,
     keys: Annotated[bool, typer.Option("--keys", help="List every key with the layer it belongs to.")] = False,

@@ -3,10 +3,14 @@
 from typing import TYPE_CHECKING
 
 from lorakit_cli.commands._options import AllowPickleOpt, BaseOpt, JsonOpt, LoraOpt, parse_specs
-from lorakit_cli.commands._output import emit, emit_json, size_text, table
+from lorakit_cli.commands._output import emit, emit_json, emit_table, note, printable, size_text
+from lorakit_cli.core.late import late
 
 if TYPE_CHECKING:
     from lorakit_cli.service.listing import ListedAdapter
+
+# A commit is known by its first digits.
+_COMMIT = late(r"@([0-9a-f]{7})[0-9a-f]{33}")
 
 
 def list_adapters(
@@ -14,19 +18,25 @@ def list_adapters(
 ) -> None:
     """Show the adapters of the library; with --base or --lora also what each touches in the base.
 
+    One that is elsewhere and was not downloaded yet is listed as such, and not asked for unless --lora names it.
+
     Example: lorakit list-adapters --base demo
     """
     from lorakit_cli.service import listing
 
     report = listing.list_adapters(base, parse_specs(lora), allow_pickle=allow_pickle)
+    for text in report.notes:
+        note(text)
     if as_json:
-        emit_json("list-adapters", report)
+        components = report.components if report.base else None
+        emit_json("list-adapters", {"base": report.base, "adapters": report.adapters, "components": components})
         return
     header = ["NAME", "MADE FOR", "ALGORITHM", "RANK", "SIZE", "TRIGGERS", "FROM", "SOURCE"]
     if report.base:
         header.insert(6, "TOUCHES")
-    for line in table([header, *(_row(adapter, with_base=bool(report.base)) for adapter in report.adapters)]):
-        emit(line)
+    emit_table([header, *(_row(adapter, with_base=bool(report.base)) for adapter in report.adapters)])
+    for component, names in report.components.items():
+        emit(printable(f"{component}: {', '.join(names)}"))
 
 
 def _row(adapter: "ListedAdapter", *, with_base: bool) -> list[str]:
@@ -36,9 +46,9 @@ def _row(adapter: "ListedAdapter", *, with_base: bool) -> list[str]:
         adapter.architecture or "-",
         ", ".join(adapter.algorithms) or "-",
         "/".join(str(rank) for rank in adapter.ranks) or "-",
-        size_text(adapter.size),
+        "not downloaded" if adapter.cached is False else size_text(adapter.size),
         ", ".join(adapter.triggers) or "-",
-        *([touches or "nothing"] if with_base else []),
+        *([touches or ("-" if adapter.touches is None else "nothing")] if with_base else []),
         adapter.origin,
-        adapter.source + (f" ({adapter.problem})" if adapter.problem else ""),
+        _COMMIT.sub(r"@\1", adapter.source) + (f" ({adapter.problem})" if adapter.problem else ""),
     ]

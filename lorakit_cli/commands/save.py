@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from lorakit_cli.commands._options import AllowPickleOpt, BaseOpt, JsonOpt, LoraOpt, QuietOpt, parse_specs
-from lorakit_cli.commands._output import emit, emit_json, progress_bar, warn
+from lorakit_cli.commands._options import AllowPickleOpt, BaseOpt, JsonOpt, LoraOpt, QuietOpt, VariantOpt, parse_specs
+from lorakit_cli.commands._output import emit, emit_json, note, progress_bar, warn
 from lorakit_cli.core.user_path import user_path
 
 
@@ -21,9 +21,7 @@ def save(
         list[str] | None,
         typer.Option(metavar="JSON|FILE", help="Scales per block, keyed by adapter, or NAME=JSON.", show_default=False),
     ] = None,
-    variant: Annotated[
-        str | None, typer.Option(help="Take the base's weights of this variant, such as fp16.", show_default=False)
-    ] = None,
+    variant: VariantOpt = None,
     adapters_only: Annotated[
         bool, typer.Option("--adapters-only", help="Refer to the base instead of copying it.")
     ] = False,
@@ -61,6 +59,8 @@ def save(
     )
     prepared = prepare_save(request)
     if not quiet:
+        for text in prepared.notes:
+            note(text)
         for text in prepared.warnings:
             warn(text)
     if dry_run:
@@ -71,6 +71,11 @@ def save(
     from lorakit_cli.commands._save import save_lines
     from lorakit_cli.service import saving
 
+    if not (adapters_only or prepared.plan.base.is_local):
+        from lorakit_cli.service.fetching import fetched
+
+        with progress_bar("downloading", quiet=quiet) as progress:
+            prepared = prepared.on(fetched(prepared.plan.base, progress))
     with progress_bar("saving", quiet=quiet) as progress:
         report = saving.save(prepared, progress, None if quiet else warn)
     if as_json:

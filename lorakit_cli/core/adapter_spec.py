@@ -87,6 +87,12 @@ def is_remote(source: str) -> bool:
 def name_from(source: str) -> str:
     """Make an adapter name from a path, URL or Hub reference: its last part without suffix."""
     path = re.sub(r"^(hf:)|[?#].*$", "", source)
+    if "@" in path and not _REMOTE.match(path):
+        # A revision may have slashes; most references have none.
+        from lorakit_cli.core.hub_file import HubFile
+
+        on_hub = HubFile.parse(path)
+        path = on_hub.name if on_hub else path
     if not path.startswith("civitai:"):
         path = re.split(r"[\\/]", path.rstrip("\\/"))[-1].split("@")[0]
     if path.lower().endswith(FILE_SUFFIXES):

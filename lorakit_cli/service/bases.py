@@ -38,13 +38,11 @@ def open_base(
     """Index the base asked for, or the one that follows from library and adapters, from headers alone.
 
     `variant` picks the weights of a folder that has several, `allow_pickle` reads those that are only pickled.
-    `to_load`: its weights are to be loaded afterwards, and a base that cannot be is refused with UnsupportedError, one
-    on the Hub without asking there. Raises BaseModelError, or CorruptFileError for a broken header.
+    `to_load`: its weights are to be loaded afterwards, and a base that cannot be is refused with UnsupportedError.
+    Raises BaseModelError, or CorruptFileError for a broken header.
     """
     place = find_base(asked, library, found)
     if isinstance(place, HubReference):
-        if to_load:
-            require_folder(PurePath(place.repo), str(place))
         index = _on_hub(place, variant)
     elif place.is_dir():
         index = read_base_index(_whole(place, allow_pickle=allow_pickle), variant)
@@ -67,15 +65,8 @@ def _whole(folder: Path, *, allow_pickle: bool) -> Path:
     return unpickled_base(folder)
 
 
-def require_folder(path: PurePath, remote: str | None = None) -> None:
-    """Raise UnsupportedError for a base that is a file, or with `remote` on the Hub, with a way to a folder of it."""
-    if remote:
-        repo, _, revision = remote.partition("@")
-        options = f" --revision {revision}" if revision else ""
-        raise UnsupportedError(
-            f"generate needs a pipeline folder for now; `hf download {repo}{options} --local-dir {path.name}` makes "
-            f"one of {remote}, and --dry-run works without"
-        )
+def require_folder(path: PurePath) -> None:
+    """Raise UnsupportedError for a base that is a file, with a way to a folder of it."""
     if not Path(path).is_dir():
         raise UnsupportedError(
             f"generate needs a pipeline folder for now; diffusers' from_single_file and save_pretrained make one of "

@@ -1,4 +1,4 @@
-"""Bring the weights of a base on the Hub onto this machine, for a plan that was made from their headers."""
+"""Bring the weights of a base on the Hub onto this machine, after what is made of it was planned from headers."""
 
 from lorakit_cli.architectures import ARCHITECTURES
 from lorakit_cli.core.base_index import BaseIndex
@@ -6,19 +6,18 @@ from lorakit_cli.core.disk_space import require_space
 from lorakit_cli.core.local_folder import read_base_index
 from lorakit_cli.core.tensor_info import TensorInfo
 from lorakit_cli.errors import BaseModelError, OutputError
-from lorakit_cli.service.fuse_request import PreparedFuse
 from lorakit_cli.service.progress import BytesDone, Progress
-from lorakit_cli.sources.hub_download import cache_folder, download, missing_bytes
+from lorakit_cli.sources.hub_download import download, missing_bytes
+from lorakit_cli.sources.hub_files import cache_folder
 
 
-def fetched(prepared: PreparedFuse, progress: Progress | None = None) -> PreparedFuse:
-    """Give the same request on a base whose weights are here, after a download of those that are not.
+def fetched(base: BaseIndex, progress: Progress | None = None) -> BaseIndex:
+    """Give the same base with its weights here, after a download of those that are not.
 
     Raises BaseModelError, OutputError where there is no room for them.
     """
-    base = prepared.plan.base
     if base.is_local:
-        return prepared
+        return base
     size = missing_bytes(base)
     try:
         require_space(cache_folder(), size)
@@ -28,7 +27,7 @@ def fetched(prepared: PreparedFuse, progress: Progress | None = None) -> Prepare
     local = read_base_index(folder, base.variant, ARCHITECTURES)._replace(remote=base.remote)
     if _tensors(local) != _tensors(base):
         raise BaseModelError(f"{folder} is not what {base.label} is on the Hub; delete it and try again")
-    return prepared.on(local)
+    return local
 
 
 def _tensors(base: BaseIndex) -> dict[str, dict[str, TensorInfo]]:

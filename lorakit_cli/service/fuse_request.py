@@ -74,7 +74,9 @@ def prepare_fuse(request: FuseRequest) -> PreparedFuse:
         raise OptionError("--out says where to, a folder or a file in .safetensors; --dry-run works without")
     again = None if request.again else "fuse into the original base, or add it once more with --again"
     made = prepare_output(request, components=request.components, again=again, recipe=request.recipe)
-    prepared = PreparedFuse(request, made.plan, made.found, made.specs, made.scale, made.earlier, made.warnings)
+    prepared = PreparedFuse(
+        request, made.plan, made.found, made.specs, made.scale, made.earlier, made.warnings, notes=made.notes
+    )
     if not request.again:
         _require_once(prepared.plan)
     if request.out is not None:

@@ -42,7 +42,7 @@ def fuse(prepared: PreparedFuse, progress: Progress | None = None, remark: Remar
     what base and adapters come to.
     """
     begin = time.monotonic()
-    prepared = fetched(prepared)
+    prepared = prepared.on(fetched(prepared.plan.base))
     request = prepared.request
     assert request.out is not None
     with ThreadPoolExecutor(1) as pool:

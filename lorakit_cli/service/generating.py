@@ -10,6 +10,7 @@ from lorakit_cli.core.recipe import Recipe, RecipeBase
 from lorakit_cli.core.work_order import work_order
 from lorakit_cli.errors import OutputError
 from lorakit_cli.service.devices import choose_device
+from lorakit_cli.service.fetching import fetched
 from lorakit_cli.service.memory import enough_memory, saving_advice
 from lorakit_cli.service.picture_file import save_picture
 from lorakit_cli.service.picture_record import (
@@ -66,8 +67,12 @@ class GenerateReport:
 
 
 def generate(prepared: Prepared, progress: Progress | None = None, *, verbose: bool = False) -> GenerateReport:
-    """Load the base once, put in what the pictures need, and write each. Raises LorakitError."""
+    """Load the base once, put in what the pictures need, and write each; a base on the Hub is downloaded first.
+
+    Raises LorakitError.
+    """
     begin = time.monotonic()
+    prepared = prepared.on(fetched(prepared.plan.base))
     plan = prepared.plan
     loading = prepared.request.loading
     device = choose_device(loading.device)

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from lorakit_cli.core.adapter_spec import AdapterSpec
 from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.families import adapter_family
+from lorakit_cli.core.lora_file import LoraFile
 from lorakit_cli.core.plan import PlannedAdapter, build_plan
 from lorakit_cli.core.triggers import read_triggers
-from lorakit_cli.errors import LorakitError, MatchError
+from lorakit_cli.errors import LorakitError, MatchError, NotDownloadedError
+from lorakit_cli.service.base_choice import open_base_for
 from lorakit_cli.service.bases import open_base
 from lorakit_cli.service.reading import open_adapter
 from lorakit_cli.sources.library import Library, LibraryEntry, open_library
@@ -21,7 +23,8 @@ from lorakit_cli.sources.sidecar import read_side_files
 class ListedAdapter:
     """One adapter; where its file cannot be read, `problem` says why and the rest is empty.
 
-    `touches` counts matched layers by component, None unless a base was given; `size` is in bytes.
+    `touches` counts matched layers by component, None unless a base was given; `size` is in bytes. `cached` tells of
+    one that is elsewhere whether it was downloaded, None of one that is on this machine only.
     """
 
     name: str
@@ -36,14 +39,25 @@ class ListedAdapter:
     layers: int
     touches: dict[str, int] | None
     problem: str | None
+    cached: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ListReport:
-    """Every adapter asked for, by name."""
+    """Every adapter asked for, by name; `components` names those that touch each component of the base, if any."""
 
     base: str | None
     adapters: tuple[ListedAdapter, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def components(self) -> dict[str, tuple[str, ...]]:
+        """The names of the adapters that touch each component, as diffusers' get_list_adapters gives them."""
+        names: dict[str, list[str]] = {}
+        for adapter in self.adapters:
+            for component in adapter.touches or ():
+                names.setdefault(component, []).append(adapter.name)
+        return {component: tuple(own) for component, own in sorted(names.items())}
 
 
 def list_adapters(
@@ -51,34 +65,41 @@ def list_adapters(
 ) -> ListReport:
     """List the adapters named, else all of the library, those saved with the base among them.
 
-    Raises LorakitError for a name, base or library that fails.
+    What is named is downloaded where it is elsewhere; of the library nothing is, nor asked for. Raises LorakitError for
+    a name, base or library that fails.
     """
     library = open_library()
     saved = saved_folder(base, library)
     if saved:
         library = library.with_entries(saved.entries())
     if specs:
-        found = find_adapters(specs, library)
-        theirs = open_base(base, library, found)
-        return ListReport(theirs.label, tuple(_listed(adapter, theirs, allow_pickle) for adapter in found))
+        found = find_adapters(specs, library, allow_pickle=allow_pickle)
+        files = [open_adapter(adapter.path, allow_pickle=allow_pickle) for adapter in found]
+        theirs, note = open_base_for(base, library, found, files)
+        listed = [_listed(adapter, file, theirs) for adapter, file in zip(found, files, strict=True)]
+        return ListReport(theirs.label, tuple(listed), (note,) if note else ())
     index = open_base(base, library) if base else None
     listed = [_entry(entry, library, index, allow_pickle) for _, entry in sorted(library.entries.items())]
     return ListReport(index.label if index else None, tuple(listed))
 
 
 def _entry(entry: LibraryEntry, library: Library, base: BaseIndex | None, allow_pickle: bool) -> ListedAdapter:
+    problem: str | None = None
     try:
-        return _listed(find_adapter(AdapterSpec(entry.name), library), base, allow_pickle)
+        found = find_adapter(AdapterSpec(entry.name), library, allow_pickle=allow_pickle, download=False)
+        return _listed(found, open_adapter(found.path, allow_pickle=allow_pickle), base)
+    except NotDownloadedError:
+        cached: bool | None = False
     except LorakitError as error:
         # One broken file must not hide the others.
-        weight = 1.0 if entry.weight is None else entry.weight
-        return ListedAdapter(
-            entry.name, entry.source, entry.origin, None, (), (), weight, entry.triggers, None, 0, None, str(error)
-        )
+        cached, problem = None, str(error)
+    weight = 1.0 if entry.weight is None else entry.weight
+    return ListedAdapter(
+        entry.name, entry.source, entry.origin, None, (), (), weight, entry.triggers, None, 0, None, problem, cached
+    )
 
 
-def _listed(adapter: FoundAdapter, base: BaseIndex | None, allow_pickle: bool) -> ListedAdapter:
-    file = open_adapter(adapter.path, allow_pickle=allow_pickle)
+def _listed(adapter: FoundAdapter, file: LoraFile, base: BaseIndex | None) -> ListedAdapter:
     touches: dict[str, int] | None = None
     problem = None
     if base:
@@ -88,7 +109,7 @@ def _listed(adapter: FoundAdapter, base: BaseIndex | None, allow_pickle: bool) -
             touches, problem = {}, str(error)
     return ListedAdapter(
         adapter.name,
-        str(adapter.path),
+        adapter.remote or str(adapter.path),
         adapter.origin,
         adapter_family(file),
         file.kinds,
@@ -99,4 +120,5 @@ def _listed(adapter: FoundAdapter, base: BaseIndex | None, allow_pickle: bool) -
         len(file.layers),
         touches,
         problem,
+        True if adapter.remote else None,
     )

@@ -42,7 +42,7 @@ class PreparedOutput:
     """A request that is known to be possible.
 
     `scale` multiplies all weights: that of the request, and that of the folder its adapters were saved in. `earlier` is
-    the recipe of a base that is an output itself.
+    the recipe of a base that is an output itself, `notes` say what was chosen for the user.
     """
 
     request: OutputRequest
@@ -52,6 +52,7 @@ class PreparedOutput:
     scale: float
     earlier: Recipe | None
     warnings: tuple[str, ...]
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def base_source(self) -> str:
@@ -92,7 +93,8 @@ def prepare_output(
     earlier = recipe_of(plan.base.path) if plan.base.is_local else hub_recipe(plan.base)
     if earlier and again:
         _require_new(plan, earlier, again)
-    return PreparedOutput(request, plan, planned.found, chosen.specs, chosen.scale, earlier, tuple(_warnings(plan)))
+    found, warnings = planned.found, tuple(_warnings(plan))
+    return PreparedOutput(request, plan, found, chosen.specs, chosen.scale, earlier, warnings, notes=planned.notes)
 
 
 def require_output_place(request: OutputRequest, plan: Plan, *, folder: bool) -> None:

@@ -37,7 +37,7 @@ def open_pipeline(
     `parts` are components that take the place of the base's, by their names. Raises BaseModelError with diffusers'
     reason, UnsupportedError for a base that is no folder.
     """
-    require_folder(base.path, None if base.is_local else base.remote)
+    require_folder(base.path)
     try:
         pipeline = DiffusionPipeline.from_pretrained(
             str(base.path),

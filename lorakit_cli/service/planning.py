@@ -7,7 +7,7 @@ from lorakit_cli.core.adapter_spec import AdapterSpec
 from lorakit_cli.core.block_scales import BlockScales
 from lorakit_cli.core.plan import Plan, PlannedAdapter, build_plan
 from lorakit_cli.errors import BlockScalesError, did_you_mean
-from lorakit_cli.service.bases import open_base
+from lorakit_cli.service.base_choice import open_base_for
 from lorakit_cli.service.quantized import require_not_quantized
 from lorakit_cli.service.reading import open_adapter
 from lorakit_cli.sources.library import Library, open_library
@@ -16,10 +16,11 @@ from lorakit_cli.sources.local import FoundAdapter, find_adapters
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A plan with the adapters as they were found."""
+    """A plan with the adapters as they were found. `notes` say what was chosen for the user."""
 
     plan: Plan
     found: tuple[FoundAdapter, ...]
+    notes: tuple[str, ...] = ()
 
 
 def make_plan(
@@ -41,7 +42,7 @@ def make_plan(
     `require_plain` also for a quantized base, whose weights nothing can be added to.
     """
     library = library or open_library()
-    found = tuple(find_adapters(specs, library))
+    found = tuple(find_adapters(specs, library, allow_pickle=allow_pickle))
     scales = dict(block_scales or {})
     names = [adapter.name for adapter in found]
     for name in scales:
@@ -49,19 +50,15 @@ def make_plan(
             near = did_you_mean(name, names) or "."
             known = f"The adapters are {', '.join(names)}" if names else "No adapter is active"
             raise BlockScalesError(f"block scales name the adapter {name!r}{near} {known}")
-    index = open_base(base, library, found, to_load=to_load, variant=variant, allow_pickle=allow_pickle)
+    files = [open_adapter(adapter.path, allow_pickle=allow_pickle) for adapter in found]
+    opened = open_base_for(base, library, found, files, to_load=to_load, variant=variant, allow_pickle=allow_pickle)
     if require_plain:
-        require_not_quantized(index)
+        require_not_quantized(opened.base)
     adapters = [
-        PlannedAdapter(
-            adapter.name,
-            open_adapter(adapter.path, allow_pickle=allow_pickle),
-            adapter.weight,
-            scales.get(adapter.name, adapter.block_scales),
-        )
-        for adapter in found
+        PlannedAdapter(adapter.name, file, adapter.weight, scales.get(adapter.name, adapter.block_scales))
+        for adapter, file in zip(found, files, strict=True)
     ]
-    plan = build_plan(index, adapters, scale)
+    plan = build_plan(opened.base, adapters, scale)
     if strict:
         plan.require_all_matched()
-    return Planned(plan, found)
+    return Planned(plan, found, (opened.note,) if opened.note else ())

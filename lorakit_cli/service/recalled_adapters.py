@@ -14,7 +14,7 @@ from lorakit_cli.core.shown import shown
 from lorakit_cli.errors import CorruptFileError, LorakitError, OptionError, RecipeError, did_you_mean
 from lorakit_cli.service.adapter_digests import digest_of, places_of_adapter
 from lorakit_cli.sources.library import Library
-from lorakit_cli.sources.local import ADAPTER_SUFFIXES, find_adapter
+from lorakit_cli.sources.local import ADAPTER_SUFFIXES, find_adapter, find_file
 
 # Where `save` keeps them.
 KEPT = "adapters"
@@ -88,7 +88,11 @@ class _Search:
         for path in dict.fromkeys(chain(named, *others)):
             if _is_it(path, adapter, self.hashes):
                 return path
+        fetched, reason = _fetched(adapter)
+        if fetched and _is_it(fetched, adapter, self.hashes):
+            return fetched
         # Something else under the name it had is worth a word.
+        named += [fetched] if fetched else []
         if named and self.changed:
             return named[0]
         if named:
@@ -96,7 +100,7 @@ class _Search:
         raise RecipeError(
             f"adapter {adapter.name} ({shown(adapter.file)}, sha256 {adapter.sha256[:_DIGITS]}) is not here: looked "
             f"for it as {shown(adapter.source)}, by its file's name in {beside}, in {beside / KEPT} and in this "
-            f"folder, and in the library; --lora {adapter.name}=PATH says where it is"
+            f"folder, and in the library{reason}; --lora {adapter.name}=PATH says where it is"
         )
 
     def _changed(self, adapter: RecipeAdapter, path: Path) -> RecipeError:
@@ -126,10 +130,8 @@ def _hash(path: Path, hashes: dict[Path, str]) -> str:
 
 def _named(adapter: RecipeAdapter, beside: Path, library: Library) -> Iterator[Path]:
     """Yield the files that go by what the adapter was asked for by, or by its file's name."""
-    if is_plain(adapter.source):
-        yield from _file(AdapterSpec(adapter.source), library)
-    elif not is_remote(adapter.source):
-        yield from _file(AdapterSpec(adapter.source), library)
+    yield from _file(AdapterSpec(adapter.source), library)
+    if not (is_plain(adapter.source) or is_remote(adapter.source)):
         # Whoever fused wrote paths as seen from the folder that the output was put into.
         for folder in dict.fromkeys((beside, beside.parent, beside.resolve().parent)):
             yield from _file(AdapterSpec(str((folder / adapter.source).absolute())), library)
@@ -137,6 +139,16 @@ def _named(adapter: RecipeAdapter, beside: Path, library: Library) -> Iterator[P
     for folder in (beside, beside / KEPT, Path()):
         if name and (folder / name).is_file():
             yield (folder / name).absolute()
+
+
+def _fetched(adapter: RecipeAdapter) -> tuple[Path | None, str]:
+    """Fetch an adapter from where it was fetched then, or say why that fails."""
+    if not is_remote(adapter.source):
+        return None, ""
+    try:
+        return find_file(adapter.source, allow_pickle=True).path.absolute(), ""
+    except LorakitError as error:
+        return None, f" ({error})"
 
 
 def _kept(beside: Path) -> list[Path]:
@@ -159,6 +171,6 @@ def _in_library(library: Library) -> Iterator[Path]:
 
 
 def _file(spec: AdapterSpec, library: Library) -> Iterator[Path]:
-    """Yield the file that a spec means, if it means one."""
+    """Yield the file that a spec means, if it means one that is here."""
     with suppress(LorakitError):
-        yield find_adapter(spec, library).path.absolute()
+        yield find_adapter(spec, library, allow_pickle=True, download=False).path.absolute()

@@ -72,7 +72,9 @@ def fuse_recipe(
 
 
 def _source(spec: AdapterSpec, found: FoundAdapter) -> str:
-    """Say where an adapter was found: what a base brought along has its name there alone, and goes by its file."""
+    """Say where an adapter was found: what is elsewhere by its commit, what a base brought along by its file."""
+    if found.remote:
+        return found.remote
     beside_base = is_plain(spec.source) and found.path == Path(found.origin) / adapter_source(spec.source)
     return str(found.path) if beside_base else spec.source
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lorakit_cli.core.adapter_spec import AdapterSpec
+from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.block_scales import BlockScales
 from lorakit_cli.core.generation import Settings
 from lorakit_cli.core.loading import Loading
@@ -42,6 +43,7 @@ class GenerateRequest:
     seeds: Sequence[str] = ()
     count: int | None = None
     loading: Loading = field(default_factory=Loading)
+    variant: str | None = None
     out: str | None = None
     overwrite: bool = False
     strict: bool = False
@@ -99,6 +101,16 @@ class Prepared:
         """The plan of the first picture, of most requests the only one."""
         return self.weights[0].plan
 
+    def on(self, base: BaseIndex) -> "Prepared":
+        """Give the same request on a base with the same tensors, such as the copy of one on the Hub."""
+        if base is self.plan.base:
+            return self
+        # What a copy says about pictures was not read where only headers were.
+        said = settle(self.request.settings, base)
+        pictures = tuple(replace(picture, settings=said) for picture in self.pictures)
+        weights = tuple(replace(each, plan=replace(each.plan, base=base)) for each in self.weights)
+        return replace(self, weights=weights, pictures=pictures)
+
 
 def prepare(request: GenerateRequest) -> Prepared:
     """Plan a request from headers and configs alone. Raises LorakitError for all that is wrong with it."""
@@ -135,7 +147,7 @@ def prepare(request: GenerateRequest) -> Prepared:
         tuple(numbers[choice.specs] for choice in chosen for _ in seeds),
         _names(request, lines, seeds),
         (*told, *plan_warnings(tuple(planned.values())), *triggers.warnings(len(lines))),
-        tuple(triggers.notes()),
+        (*next(iter(planned.values())).notes, *triggers.notes()),
         before,
     )
 
@@ -222,5 +234,6 @@ def _planned(request: GenerateRequest, choice: Choice) -> Planned:
         strict=request.strict,
         allow_pickle=request.allow_pickle,
         to_load=not request.dry_run,
+        variant=request.variant,
         library=choice.library,
     )

@@ -1,9 +1,10 @@
 """What `save` is asked for, checked before anything is written, and in which layout each adapter can be kept."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.conversion import convert_layers
 from lorakit_cli.core.held import unheld
 from lorakit_cli.core.new_layer import NewLayer
@@ -43,6 +44,10 @@ class PreparedSave(PreparedOutput):
     request: SaveRequest
     kept: tuple[KeptAdapter, ...]
 
+    def on(self, base: BaseIndex) -> "PreparedSave":
+        """Give the same request on a base with the same tensors, such as the copy of one on the Hub."""
+        return replace(self, plan=replace(self.plan, base=base))
+
 
 def prepare_save(request: SaveRequest) -> PreparedSave:
     """Plan a request from headers alone. Raises LorakitError for all that is wrong with it."""
@@ -57,7 +62,9 @@ def prepare_save(request: SaveRequest) -> PreparedSave:
     warnings = (*made.warnings, *_warnings(kept))
     if request.out is not None:
         require_output_place(request, plan, folder=True)
-    return PreparedSave(request, plan, made.found, made.specs, made.scale, made.earlier, warnings, kept)
+    return PreparedSave(
+        request, plan, made.found, made.specs, made.scale, made.earlier, warnings, kept, notes=made.notes
+    )
 
 
 def _require_distinct(plan: Plan) -> None:
@@ -74,11 +81,10 @@ def _require_distinct(plan: Plan) -> None:
 
 def _require_folder(plan: Plan) -> None:
     base = plan.base
-    if not isinstance(base.path, Path) or not base.path.is_dir():
-        what = "on the Hub" if base.remote else "a single file"
+    if isinstance(base.path, Path) and not base.path.is_dir():
         raise UnsupportedError(
-            f"{base.label} is {what}, and a pipeline folder is needed to copy it; --adapters-only keeps the adapters "
-            "and refers to it"
+            f"{base.label} is a single file, and a pipeline folder is needed to copy it; --adapters-only keeps the "
+            "adapters and refers to it"
         )
 
 

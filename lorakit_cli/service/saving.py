@@ -19,6 +19,7 @@ from lorakit_cli.core.user_path import user_path
 from lorakit_cli.core.weights_file import WeightsFile
 from lorakit_cli.service.adapter_files import write_kept
 from lorakit_cli.service.baking import Output, bake_files
+from lorakit_cli.service.fetching import fetched
 from lorakit_cli.service.hashing import sha256_of
 from lorakit_cli.service.model_card import model_card
 from lorakit_cli.service.output_texts import copy_texts, write_recipe
@@ -40,12 +41,17 @@ Remark = Callable[[str], None]
 
 
 def save(prepared: PreparedSave, progress: Progress | None = None, remark: Remark | None = None) -> SaveReport:
-    """Write the folder. Raises LorakitError; what was there is then as it was before."""
+    """Write the folder; a base on the Hub that is to be in it is downloaded first.
+
+    Raises LorakitError; what was there is then as it was before.
+    """
     begin = time.monotonic()
-    request, base = prepared.request, prepared.plan.base
-    out = request.out
+    request = prepared.request
+    if not request.adapters_only:
+        prepared = prepared.on(fetched(prepared.plan.base))
+    base, out = prepared.plan.base, request.out
     assert out is not None
-    stored = {} if base.remote else stored_tensors(base)
+    stored = stored_tensors(base) if base.is_local else {}
     files = [] if request.adapters_only else files_of(base, stored)
     size = sum(file.size for file in files) + sum(each.adapter.file.size for each in prepared.kept)
     require_space(out.parent, size)

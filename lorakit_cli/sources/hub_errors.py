@@ -4,16 +4,28 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
-from lorakit_cli.errors import BaseModelError
+from lorakit_cli.errors import BaseModelError, FetchError, LorakitError
 
 _LOG_IN = "log in with `hf auth login`"
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
+class Purpose(NamedTuple):
+    """What a repository is read for: the error to raise, and what could be given in its stead."""
+
+    error: type[LorakitError]
+    instead: str
+
+
+BASE = Purpose(BaseModelError, "give the path of a folder")
+ADAPTER = Purpose(FetchError, "give the path of a file")
+
+
 @contextmanager
-def explained(repo: str, revision: str | None = None) -> Iterator[None]:
-    """Turn what the Hub's client raises over a repository into BaseModelError."""
+def explained(repo: str, revision: str | None = None, purpose: Purpose = BASE) -> Iterator[None]:
+    """Turn what the Hub's client raises over a repository into the error of a purpose."""
     from huggingface_hub.errors import (
         EntryNotFoundError,
         HFValidationError,
@@ -25,15 +37,15 @@ def explained(repo: str, revision: str | None = None) -> Iterator[None]:
     try:
         yield
     except (HTTPError, EntryNotFoundError, RevisionResolutionError, OfflineModeIsEnabled) as error:
-        raise BaseModelError(_reason(error, repo, revision)) from error
+        raise purpose.error(_reason(error, repo, revision, purpose)) from error
     except HFValidationError as error:
-        raise BaseModelError(f"{repo!r} is no name of a Hub repository, which is written owner/name") from error
+        raise purpose.error(f"{repo!r} is no name of a Hub repository, which is written owner/name") from error
     # The client's own faults are both; hf_xet, which moves large files for it, raises the second for most of its own.
     except (OSError, RuntimeError) as error:
-        raise BaseModelError(_trouble(error, repo)) from error
+        raise purpose.error(_trouble(error, repo)) from error
 
 
-def _reason(error: BaseException, repo: str, revision: str | None) -> str:
+def _reason(error: BaseException, repo: str, revision: str | None, purpose: Purpose) -> str:
     """Say why a repository cannot be read, and what would help."""
     from huggingface_hub import constants
     from huggingface_hub.errors import (
@@ -60,16 +72,16 @@ def _reason(error: BaseException, repo: str, revision: str | None) -> str:
         case HfHubHTTPError():
             return _refusal(error.response.status_code, repo)
         case LocalEntryNotFoundError() | RevisionResolutionError() if error.__cause__:
-            return _reason(error.__cause__, repo, revision)
+            return _reason(error.__cause__, repo, revision, purpose)
         case OfflineModeIsEnabled() | LocalEntryNotFoundError() | RevisionResolutionError():
             return (
-                f"{repo} is not in the cache, and HF_HUB_OFFLINE forbids the network; unset it once, or give the "
-                "path of a folder"
+                f"{repo} is not in the cache, and HF_HUB_OFFLINE forbids the network; unset it once, or "
+                f"{purpose.instead}"
             )
         case _:
             return (
                 f"{constants.ENDPOINT} cannot be reached for {repo} ({type(error).__name__}); check the connection, "
-                "or give the path of a folder"
+                f"or {purpose.instead}"
             )
 
 

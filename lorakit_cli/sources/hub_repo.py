@@ -1,6 +1,7 @@
 """A repository on the Hub at one commit, read through the Hub's own client: names, JSON and headers, no weights."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -10,9 +11,11 @@ from lorakit_cli.core.tensor_file import header_length, parse_header, read_heade
 from lorakit_cli.core.tensor_info import TensorInfo
 from lorakit_cli.errors import BaseModelError, CorruptFileError
 from lorakit_cli.sources.header_cache import HeaderCache
-from lorakit_cli.sources.hub_errors import explained
+from lorakit_cli.sources.hub_errors import BASE, Purpose, explained
+from lorakit_cli.sources.hub_patience import patiently
 from lorakit_cli.sources.hub_range import read_range
 from lorakit_cli.sources.hub_silence import hushed
+from lorakit_cli.sources.hub_snapshot import snapshot_folder
 
 # Most headers of weights fit, so that one request reads them; a larger one takes a second.
 _FIRST_READ = 131_072
@@ -25,17 +28,22 @@ class HubRepo:
 
     The client finds endpoint, token, offline mode and cache where it always does: HF_ENDPOINT, HF_TOKEN or the token
     of `hf auth login`, HF_HUB_OFFLINE, HF_HOME. What it reads it does not read again: the client keeps JSON in its
-    cache, lorakit the list of files and the headers in its own. Everything raises BaseModelError.
+    cache, lorakit the list of files and the headers in its own. Everything raises the error of its purpose. `asking`:
+    whether the Hub may be asked, also where the client may ask it.
     """
 
-    def __init__(self, repo: str, revision: str | None = None) -> None:
+    def __init__(self, repo: str, revision: str | None = None, purpose: Purpose = BASE, *, asking: bool = True) -> None:
         from huggingface_hub import HfApi
 
         self._api = HfApi()
         self._repo = repo
         self._revision = revision
-        with explained(repo, revision), hushed():
-            self.commit = self._api.resolve_revision(repo, revision=revision).resolved
+        self._purpose = purpose
+        self._asking = asking
+        with self._explained():
+            self.commit = patiently(
+                lambda: self._api.resolve_revision(repo, revision=revision, local_files_only=not asking)
+            ).resolved
         self._cache = HeaderCache(f"{self._api.endpoint}/{repo}", self.commit)
 
     @property
@@ -52,23 +60,24 @@ class HubRepo:
     @cached_property
     def names(self) -> Collection[str]:
         """All files of the commit; offline and never listed, those the client's cache has of it."""
-        from huggingface_hub import constants, try_to_load_from_cache
+        from huggingface_hub import constants
 
         kept = self._cache.get(_LIST)
         if kept is not None:
             return kept.decode().split("\n")
-        with explained(self._repo, self._revision), hushed():
-            any_file = try_to_load_from_cache(self._repo, "model_index.json", revision=self.commit)
-            if constants.HF_HUB_OFFLINE and isinstance(any_file, str):
-                snapshot = Path(any_file).parent
-                return [file.relative_to(snapshot).as_posix() for file in snapshot.rglob("*") if file.is_file()]
-            names = self._api.list_repo_files(self._repo, revision=self.commit)
+        with self._explained():
+            if constants.HF_HUB_OFFLINE or not self._asking:
+                snapshot = snapshot_folder(self._repo, self.commit)
+                here = [file.relative_to(snapshot).as_posix() for file in snapshot.rglob("*") if file.is_file()]
+                if here or not self._asking:
+                    return here
+            names = patiently(lambda: self._api.list_repo_files(self._repo, revision=self.commit))
         self._cache.put(_LIST, "\n".join(names).encode())
         return names
 
     def json(self, name: str) -> dict[str, Any]:
         """Read a JSON object, by way of the client's cache."""
-        with explained(self._repo, self._revision), hushed():
+        with self._explained():
             path = Path(self._api.hf_hub_download(self._repo, name, revision=self.commit))
         return json_object(path, self.path / name)
 
@@ -83,6 +92,11 @@ class HubRepo:
             return self._kept(name) or self._fetched(name)
         except CorruptFileError as error:
             raise BaseModelError(str(error)) from error
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        with explained(self._repo, self._revision, self._purpose), hushed():
+            yield
 
     def _kept(self, name: str) -> Mapping[str, TensorInfo] | None:
         """Read a header from lorakit's cache, None where it has none that is sound."""
@@ -99,7 +113,7 @@ class HubRepo:
         from huggingface_hub import hf_hub_url
 
         url = hf_hub_url(self._repo, name, revision=self.commit, endpoint=self._api.endpoint)
-        with explained(self._repo, self._revision), hushed():
+        with self._explained():
             start, size = read_range(url, 0, _FIRST_READ)
             length = header_length(self.path / name, start, size, _ADVICE)
             text = start[8 : 8 + length]

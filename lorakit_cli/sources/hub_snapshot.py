@@ -1,4 +1,4 @@
-"""A pipeline of the Hub that its own client has downloaded already."""
+"""What the Hub's own client has downloaded already."""
 
 from pathlib import Path
 
@@ -18,3 +18,11 @@ def hub_snapshot(repo: str, revision: str | None = None) -> Path | None:
     except HFValidationError:
         return None
     return Path(file).parent if isinstance(file, str) else None
+
+
+def snapshot_folder(repo: str, commit: str) -> Path:
+    """Give the folder in which the client keeps what it has of a commit, which need not exist."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model") / "snapshots" / commit

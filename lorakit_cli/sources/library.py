@@ -1,6 +1,7 @@
 """The library: every adapter that a name reaches, from lorakit.toml, adapter folders and the embedded model."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from lorakit_cli.core.block_scales import BlockScales
 
 
-_EMBEDDED = "embedded"
+FOLDERS_VARIABLE = "LORAKIT_ADAPTERS"
+EMBEDDED_ORIGIN = "embedded"
+"""The origin of the embedded model's own adapters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ class Library:
 
     def with_entries(self, entries: Mapping[str, LibraryEntry]) -> "Library":
         """Give a library that knows these too: after all that the user named, before what is embedded."""
-        named = {name: entry for name, entry in self.entries.items() if entry.origin != _EMBEDDED}
+        named = {name: entry for name, entry in self.entries.items() if entry.origin != EMBEDDED_ORIGIN}
         return replace(self, entries={**self.entries, **entries, **named})
 
     def find(self, name: str) -> LibraryEntry:
@@ -87,7 +90,10 @@ class Library:
 
 
 def open_library() -> Library:
-    """Read every lorakit.toml that applies and every adapter folder they name. Raises LibraryError."""
+    """Read every lorakit.toml that applies and every adapter folder they or LORAKIT_ADAPTERS name.
+
+    Raises LibraryError.
+    """
     configs = [read_config(path) for path in config_paths()]
     entries: dict[str, LibraryEntry] = {}
     for config in configs:
@@ -96,8 +102,10 @@ def open_library() -> Library:
     for config in configs:
         for name, entry in _in_folders(config).items():
             entries.setdefault(name, entry)
+    for name, entry in _in_named_folders().items():
+        entries.setdefault(name, entry)
     for name, (path, triggers) in ADAPTERS.items():
-        entries.setdefault(name, LibraryEntry(name, str(path), _EMBEDDED, None, triggers))
+        entries.setdefault(name, LibraryEntry(name, str(path), EMBEDDED_ORIGIN, None, triggers))
     bases = [(_relative(config, config.base), config.path.parent) for config in configs if config.base]
     base, base_from = bases[0] if bases else (None, None)
     use = next((_use(config) for config in configs if config.use is not None), None)
@@ -107,7 +115,7 @@ def open_library() -> Library:
 def _use(config: Config) -> tuple[AdapterSpec, ...]:
     specs = config.use or ()
     return tuple(
-        spec if is_plain(spec.source) else replace(spec, source=_relative(config, spec.source)) for spec in specs
+        spec if is_plain(spec.source) else replace(spec, source=_adapter(config, spec.source)) for spec in specs
     )
 
 
@@ -115,7 +123,7 @@ def _named(config: Config) -> dict[str, LibraryEntry]:
     return {
         name: LibraryEntry(
             name,
-            _relative(config, entry.source),
+            _adapter(config, entry.source),
             str(config.path),
             entry.weight,
             entry.triggers,
@@ -128,17 +136,28 @@ def _named(config: Config) -> dict[str, LibraryEntry]:
 
 def _in_folders(config: Config) -> dict[str, LibraryEntry]:
     """List the safetensors files of the adapter folders. Raises LibraryError for a folder that is missing."""
+    return _files_of(config.adapters_dirs, f"{config.path}: adapters_dir")
+
+
+def _in_named_folders() -> dict[str, LibraryEntry]:
+    """List the safetensors files of the folders that LORAKIT_ADAPTERS names, the first folder first."""
+    named = filter(None, os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep))
+    return _files_of([user_path(folder).absolute() for folder in named], FOLDERS_VARIABLE, f" ({FOLDERS_VARIABLE})")
+
+
+def _files_of(folders: Iterable[Path], where: str, remark: str = "") -> dict[str, LibraryEntry]:
+    """List the safetensors files of folders. Raises LibraryError for one that is missing."""
     entries: dict[str, LibraryEntry] = {}
-    for folder in config.adapters_dirs:
+    for folder in folders:
         if not folder.is_dir():
-            raise LibraryError(f"{config.path}: adapters_dir: {folder} is not a folder")
+            raise LibraryError(f"{where}: {folder} is not a folder")
         for path in sorted(folder.glob("*.safetensors")):
             stem = name_from(path.name)
             # Two files may come to one name (a.b and a_b); neither may hide the other.
             name, number = stem, 2
             while name in entries:
                 name, number = f"{stem}-{number}", number + 1
-            entries[name] = LibraryEntry(name, str(path), str(folder))
+            entries[name] = LibraryEntry(name, str(path), f"{folder}{remark}")
     return entries
 
 
@@ -153,3 +172,10 @@ def from_folder(folder: Path, source: str) -> str:
 
 def _relative(config: Config, source: str) -> str:
     return from_folder(config.path.parent, source)
+
+
+def _adapter(config: Config, source: str) -> str:
+    """Give an adapter's source as seen from anywhere; a file below no folder that is here is one on the Hub."""
+    first, *rest = source.split("/")
+    on_hub = len(rest) > 1 and first not in ("", ".", "..", "~") and not (config.path.parent / first).exists()
+    return source if on_hub else _relative(config, source)

@@ -11,7 +11,9 @@ from lorakit_cli.demo import BASE, NAME
 from lorakit_cli.errors import (
     AdapterSpecError,
     BaseModelError,
+    FetchError,
     NotALoraError,
+    NotDownloadedError,
     UnknownAdapterError,
     UnsupportedError,
     did_you_mean,
@@ -19,6 +21,7 @@ from lorakit_cli.errors import (
 
 if TYPE_CHECKING:
     from lorakit_cli.core.block_scales import BlockScales
+    from lorakit_cli.core.hub_file import HubFile
     from lorakit_cli.core.hub_reference import HubReference
     from lorakit_cli.sources.library import Library
 
@@ -26,12 +29,18 @@ EMBEDDED = NAME
 """What the embedded model is asked for by."""
 ADAPTER_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 BASE_SUFFIXES = (*ADAPTER_SUFFIXES, ".gguf")
-_CUSTOMARY = "pytorch_lora_weights.safetensors"
 _PEFT, _PEFT_COPY = "adapter_model.safetensors", "adapter_model.bin"
 
 
+class FoundFile(Record):
+    """An adapter file on this machine; `remote` is the reference it is fetched again by, at the same commit."""
+
+    path: Path
+    remote: str | None = None
+
+
 class FoundAdapter(Record):
-    """An adapter spec with its file and what the library knows about it."""
+    """An adapter spec with its file, what the library knows about it, and the reference to it if it is elsewhere."""
 
     name: str
     path: Path
@@ -40,32 +49,80 @@ class FoundAdapter(Record):
     triggers: tuple[str, ...] = ()
     base: str | None = None
     block_scales: "BlockScales | None" = None
+    remote: str | None = None
+    base_from: str = "lorakit.toml"
 
 
-def find_adapters(specs: Sequence[AdapterSpec], library: "Library") -> list[FoundAdapter]:
-    """Find the file of every spec. Raises UnknownAdapterError, or AdapterSpecError for two of one name."""
+def find_adapters(
+    specs: Sequence[AdapterSpec], library: "Library", *, allow_pickle: bool = False
+) -> list[FoundAdapter]:
+    """Find the file of every spec, as find_adapter does. Raises AdapterSpecError for two of one name."""
     require_distinct(spec.name for spec in specs)
-    return [find_adapter(spec, library) for spec in specs]
+    return [find_adapter(spec, library, allow_pickle=allow_pickle) for spec in specs]
 
 
-def find_adapter(spec: AdapterSpec, library: "Library") -> FoundAdapter:
-    """Find the file of one spec; the weight is the spec's, else the library's, else 1."""
-    if not is_plain(spec.source):
-        return FoundAdapter(spec.name, adapter_path(spec.source), 1.0 if spec.weight is None else spec.weight, "file")
-    entry = library.find(spec.source)
-    weight = spec.weight if spec.weight is not None else entry.weight
+def find_adapter(
+    spec: AdapterSpec, library: "Library", *, allow_pickle: bool = False, download: bool = True
+) -> FoundAdapter:
+    """Find the file of one spec; the weight is the spec's, else the library's, else 1.
+
+    What is elsewhere is downloaded into a cache, or with `download` False has to be there, else NotDownloadedError is
+    raised. Raises UnknownAdapterError, FetchError.
+    """
+    entry = library.find(spec.source) if is_plain(spec.source) else None
+    file = find_file(entry.source if entry else spec.source, allow_pickle=allow_pickle, download=download)
+    weight = entry.weight if entry and spec.weight is None else spec.weight
     return FoundAdapter(
         spec.name,
-        adapter_path(entry.source),
+        file.path,
         1.0 if weight is None else weight,
-        entry.origin,
-        entry.triggers,
-        entry.base,
-        entry.block_scales,
+        entry.origin if entry else "Hub" if file.remote else "file",
+        entry.triggers if entry else (),
+        entry.base if entry else None,
+        entry.block_scales if entry else None,
+        file.remote,
     )
 
 
-def adapter_path(source: str) -> Path:
+def find_file(source: str, *, allow_pickle: bool = False, download: bool = True) -> "FoundFile":
+    """Find the file that a source means which is no library name: here, or else on the Hub, from where it is fetched.
+
+    Raises UnknownAdapterError, FetchError, PickleError, NotDownloadedError without `download`.
+    """
+    reference = _on_hub(source)
+    if reference is None:
+        if is_remote(source) and not download:
+            raise NotDownloadedError(f"{source} is not downloaded; what uses it downloads it")
+        return FoundFile(adapter_path(source, allow_pickle=allow_pickle))
+    # What speaks to the Hub is left alone where nobody asks for it.
+    from lorakit_cli.sources.hub_adapter import hub_adapter
+
+    try:
+        path, remote = hub_adapter(reference, allow_pickle=allow_pickle, download=download)
+    except FetchError as error:
+        local = Path(source)
+        if reference.forced or not local.parent.is_dir():
+            raise
+        raise FetchError(f"{error}; the folder {local.parent} here has none either{beside(local)}") from error
+    return FoundFile(path, remote)
+
+
+def _on_hub(source: str) -> "HubFile | None":
+    """Read a source as a reference to the Hub, None where it is a path, an address or here under the very words."""
+    if not source.startswith("hf:"):
+        if is_remote(source) or source.startswith((".", "~", "/")) or "/" not in source:
+            return None
+        path = user_path(source)
+        is_file = source.lower().endswith(ADAPTER_SUFFIXES)
+        # A missing file in a folder that is here is not looked for on the Hub.
+        if path.exists() or (is_file and (source.count("/") == 1 or path.parent.is_dir())):
+            return None
+    from lorakit_cli.core.hub_file import HubFile
+
+    return HubFile.parse(source)
+
+
+def adapter_path(source: str, *, allow_pickle: bool = False) -> Path:
     """Find the adapter file a path means: itself, or the only one in a folder."""
     if source.startswith("http://"):
         raise AdapterSpecError(f"{source}: adapters are fetched over https only")
@@ -73,7 +130,7 @@ def adapter_path(source: str) -> Path:
         raise UnsupportedError(f"{source} is not on this machine; download the file and give its path")
     path = user_path(source)
     if path.is_dir():
-        return _only_file(path)
+        return _only_file(path, allow_pickle=allow_pickle)
     if not path.is_file():
         folder = path.parent
         siblings = [file.name for file in folder.glob("*.safetensors")] if folder.is_dir() else []
@@ -82,18 +139,18 @@ def adapter_path(source: str) -> Path:
     return path
 
 
-def _only_file(folder: Path) -> Path:
-    files = sorted(folder.glob("*.safetensors"))
-    customary = folder / _CUSTOMARY
-    if len(files) == 1 or customary in files:
-        return customary if customary in files else files[0]
-    if not files:
-        raise UnknownAdapterError(f"{folder} holds no .safetensors file")
-    raise UnknownAdapterError(f"{folder} holds several adapters, name one: {', '.join(file.name for file in files)}")
+def _only_file(folder: Path, *, allow_pickle: bool) -> Path:
+    from lorakit_cli.sources.adapter_choice import choose_file
+
+    try:
+        names = [file.name for file in folder.iterdir() if file.is_file()]
+    except OSError as error:
+        raise UnknownAdapterError(f"{folder} cannot be read: {error.strerror}") from error
+    return folder / choose_file(names, "", str(folder), lambda name: f"{folder}/{name}", allow_pickle=allow_pickle)
 
 
-def find_files(source: str, library: "Library | None" = None) -> list[Path]:
-    """Find the adapter files that a word on the command line means: a file, all of a folder, or a library name.
+def find_files(source: str, library: "Library | None" = None, *, allow_pickle: bool = False) -> list[Path]:
+    """Find the adapter files that a word on the command line means: a file, all of a folder, or what a spec may name.
 
     The library is opened only for a word that can be a name. Raises UnknownAdapterError, also for a folder without
     any adapter file, NotALoraError for a pipeline folder.
@@ -106,12 +163,12 @@ def find_files(source: str, library: "Library | None" = None) -> list[Path]:
         return _files_in(path)
     spec = AdapterSpec.parse(source)
     if not is_plain(spec.source):
-        return [adapter_path(spec.source)]
+        return [find_file(spec.source, allow_pickle=allow_pickle).path]
     if library is None:
         from lorakit_cli.sources.library import open_library
 
         library = open_library()
-    return [find_adapter(spec, library).path]
+    return [find_adapter(spec, library, allow_pickle=allow_pickle).path]
 
 
 def _files_in(folder: Path) -> list[Path]:
@@ -135,10 +192,16 @@ def find_base(asked: str | None, library: "Library", adapters: Sequence[FoundAda
     """
     wanted = asked or library.base
     if wanted is None:
-        bases = sorted({adapter.base for adapter in adapters if adapter.base})
+        bases = {
+            adapter.base: f"{adapter.name} for {adapter.base} ({adapter.base_from})"
+            for adapter in adapters
+            if adapter.base
+        }
         if len(bases) > 1:
-            raise BaseModelError(f"the adapters are for different bases, {' and '.join(bases)}; choose with --base")
-        wanted = bases[0] if bases else EMBEDDED
+            raise BaseModelError(
+                f"the adapters are for different bases: {', '.join(bases.values())}; choose with --base"
+            )
+        wanted = next(iter(bases), EMBEDDED)
     # A name is a name: a folder that happens to be called so is written ./demo.
     if wanted == EMBEDDED:
         return BASE

@@ -43,6 +43,14 @@ def read_side_files(path: Path) -> SideFiles:
     return SideFiles(contents, tuple(problems))
 
 
+def read_card(path: Path) -> Mapping[str, object]:
+    """Read the front matter of a model card, what of it can be read. Never raises."""
+    try:
+        return _card(path, []) if path.is_file() else {}
+    except OSError:
+        return {}
+
+
 def _json_object(path: Path) -> Mapping[str, object]:
     with path.open("rb") as file:
         data = file.read(LONGEST_JSON + 1)

@@ -145,11 +145,11 @@ def test_a_snapshot_that_was_changed_is_not_taken(lorakit, hub, commit, adapters
 
     spec = AdapterSpec.parse(f"{adapters}/{INK}")
     prepared = prepare_fuse(FuseRequest(here / "out", "someone/tiny", (spec,)))
-    path = fetched(prepared).plan.base.path / "unet/diffusion_pytorch_model.safetensors"
+    path = fetched(prepared.plan.base).path / "unet/diffusion_pytorch_model.safetensors"
     tensors = load_file(path)
     save_file({name: tensors[name] for name in sorted(tensors)[1:]}, path.resolve())
     with pytest.raises(BaseModelError, match=r"is not what someone/tiny@.* is on the Hub; delete it and try again"):
-        fetched(prepared)
+        fetched(prepared.plan.base)
 
 
 def test_an_output_on_the_hub_is_known_for_what_is_in_it(lorakit, hub, base, adapters, here, tmp_path):

@@ -1,4 +1,11 @@
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
 
 from tests.tiny import rewrite, save_adapter
 
@@ -9,13 +16,13 @@ def test_the_library(lorakit, adapters, here):
         'triggers = ["ink style", "ink"]\n[adapters.gone]\nsource = "./gone.safetensors"\n'
     )
     report = json.loads(lorakit("list-adapters", "--json").stdout)
-    assert report.keys() == {"schema", "base", "adapters"}
-    assert (report["schema"], report["base"]) == ("lorakit/list-adapters/1", None)
+    assert report.keys() == {"schema", "base", "adapters", "components"}
+    assert (report["schema"], report["base"], report["components"]) == ("lorakit/list-adapters/1", None, None)
     rows = {row["name"]: row for row in report["adapters"]}
     assert list(rows) == ["gone", "ink", "mine", "pixel", "toy", "wash"]
     assert rows["ink"].keys() == {
         "name", "source", "origin", "architecture", "algorithms", "ranks", "weight", "triggers", "size", "layers",
-        "touches", "problem",
+        "touches", "problem", "cached",
     }  # fmt: skip
     mine = rows["mine"]
     assert (mine["origin"], mine["weight"], mine["triggers"]) == (str(here / "lorakit.toml"), 0.5, ["ink style", "ink"])
@@ -34,7 +41,10 @@ def test_what_each_touches_in_a_base(lorakit, base, adapters, here, tmp_path):
     (here / "lorakit.toml").write_text(
         f'adapters_dir = "{adapters}"\n[adapters.other]\nsource = "{tmp_path}/other.safetensors"\n'
     )
-    rows = {row["name"]: row for row in json.loads(lorakit("list-adapters", "-b", base, "--json").stdout)["adapters"]}
+    report = json.loads(lorakit("list-adapters", "-b", base, "--json").stdout)
+    # The embedded adapters fit no other base.
+    assert report["components"] == {"text_encoder": ["ink"], "unet": ["ink", "wash"]}
+    rows = {row["name"]: row for row in report["adapters"]}
     assert rows["ink"]["touches"] == {"text_encoder": 8, "unet": 180}
     assert rows["wash"]["touches"] == {"unet": 132}
     assert rows["other"]["touches"] == {}
@@ -42,6 +52,7 @@ def test_what_each_touches_in_a_base(lorakit, base, adapters, here, tmp_path):
     lines = lorakit("list-adapters", "--base", base).stdout.splitlines()
     assert "text_encoder 8, unet 180" in lines[1]
     assert "nothing" in lines[2]
+    assert lines[-2:] == ["text_encoder: ink", "unet: ink, wash"]
 
 
 def test_only_those_named(lorakit, base, adapters):
@@ -78,3 +89,73 @@ def test_triggers_of_files_beside_an_adapter_are_shown(lorakit, adapters, here):
     (here / "lorakit.toml").write_text('adapters_dir = "."')
     rows = {row["name"]: row for row in json.loads(lorakit("list-adapters", "--json").stdout)["adapters"]}
     assert rows["a"]["triggers"] == ["civ word"]
+
+
+@pytest.fixture
+def remote(hub, adapters, here):
+    """A library with adapters on the Hub, of which none is here."""
+    (here / "one").mkdir()
+    shutil.copy(adapters / "ink.safetensors", here / "one")
+    hub.commit = hub.add("someone/ink", here / "one")
+    hub.add("someone/many", adapters)
+    (here / "lorakit.toml").write_text(
+        '[adapters.ink]\nsource = "someone/ink"\nweight = 0.5\ntriggers = ["ink"]\n'
+        '[adapters.wash]\nsource = "someone/many/wash.safetensors"\n'
+        '[adapters.any]\nsource = "hf:someone/many@main"\n'
+        '[adapters.page]\nsource = "https://host/a.safetensors"\n'
+    )
+
+
+def test_what_is_elsewhere_is_listed_and_not_asked_for(lorakit, hub, base, remote):
+    def rows(*options):
+        return {row["name"]: row for row in json.loads(lorakit("list-adapters", *options, "--json").stdout)["adapters"]}
+
+    for options in ((), ("--base", base)):
+        before = rows(*options)
+        assert {name: row["cached"] for name, row in before.items()} == {
+            "any": False, "ink": False, "page": False, "pixel": None, "toy": None, "wash": False,
+        }  # fmt: skip
+        assert (before["ink"]["source"], before["ink"]["size"], before["ink"]["problem"]) == ("someone/ink", None, None)
+        assert (before["ink"]["weight"], before["ink"]["triggers"], before["ink"]["touches"]) == (0.5, ["ink"], None)
+    line = next(line for line in lorakit("list-adapters").stdout.splitlines() if line.startswith("ink "))
+    assert "not downloaded" in line
+    assert hub.requests == []
+    # Named, it is fetched, and from then on all of it is known without a request.
+    report = json.loads(lorakit("list-adapters", "--base", base, "--lora", "ink", "--json").stdout)
+    assert report["adapters"][0]["touches"] == {"text_encoder": 8, "unet": 180}
+    hub.requests.clear()
+    after = rows("--base", base)
+    assert hub.requests == []
+    assert (after["ink"]["cached"], after["wash"]["cached"]) == (True, False)
+    assert after["ink"]["source"] == f"hf:someone/ink@{hub.commit}/ink.safetensors"
+    assert after["ink"]["touches"] == {"text_encoder": 8, "unet": 180}
+    assert f" hf:someone/ink@{hub.commit[:7]}/ink.safetensors" in lorakit("list-adapters").stdout
+
+
+def test_where_several_were_seen_it_says_so(lorakit, hub, remote):
+    lorakit("inspect", "someone/many/ink.safetensors")
+    hub.requests.clear()
+    report = json.loads(lorakit("list-adapters", "--json").stdout)
+    problems = {row["name"]: row["problem"] for row in report["adapters"]}
+    assert "several adapters, name one: hf:someone/many@main/ink.safetensors" in problems["any"]
+    assert hub.requests == []
+
+
+def test_a_terminal_gets_a_table_that_fits(adapters):
+    reading, writing = pytest.importorskip("pty").openpty()
+    command = [sys.executable, "-m", "lorakit_cli", "list-adapters"]
+    variables = os.environ | {"LORAKIT_ADAPTERS": str(adapters), "COLUMNS": "100", "TERM": "xterm"}
+    done = subprocess.Popen(command, stdout=writing, env=variables)
+    os.close(writing)
+    text = b""
+    try:
+        while piece := os.read(reading, 65536):
+            text += piece
+    except OSError:
+        # The other side is closed.
+        pass
+    assert done.wait() == 0
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text.decode()).splitlines()
+    assert all(len(line) <= 100 for line in plain)
+    assert plain[0].split()[0] == "NAME"
+    assert {line.split()[0] for line in plain[1:] if line[:1].strip()} == {"ink", "pixel", "toy", "wash"}
