@@ -8,6 +8,7 @@
     ├── PathError
     ├── LibraryError                a broken lorakit.toml
     ├── UnknownAdapterError
+    ├── DownloadError               a file on the web that does not come, or is not what it should be
     ├── BaseModelError
     ├── LoraFileError
     │   ├── CorruptFileError
@@ -66,6 +67,10 @@ class LibraryError(LorakitError):
 
 class UnknownAdapterError(LorakitError):
     """No adapter is known by this name."""
+
+
+class DownloadError(LorakitError):
+    """A file on the web does not come, or is not what it should be."""
 
 
 class BaseModelError(LorakitError):

@@ -45,7 +45,7 @@ LoraOpt = Annotated[
         "--lora",
         "-l",
         metavar="[NAME=]SOURCE[:WEIGHT]",
-        help="Adapter to apply, repeatable: a library name or a path, and its weight.",
+        help="Adapter to apply, repeatable: a library name, a path, https://… or civitai:VERSION, and its weight.",
         autocompletion=complete_adapter,
         show_default=False,
     ),

@@ -68,15 +68,19 @@ def carry_any_text() -> None:
 
 
 @contextmanager
-def progress_bar(label: str, *, quiet: bool) -> Iterator[Any]:
-    """Give a function `(done, total)` that draws a bar on a terminal, or None where nobody would see it."""
+def progress_bar(label: str, *, quiet: bool, as_bytes: bool = False) -> Iterator[Any]:
+    """Give a function `(done, total)` that draws a bar on a terminal, or None where nobody would see it.
+
+    `as_bytes`: what it counts are bytes.
+    """
     if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    count = DownloadColumn() if as_bytes else MofNCompleteColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), count, TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -86,9 +86,18 @@ def is_remote(source: str) -> bool:
 
 def name_from(source: str) -> str:
     """Make an adapter name from a path, URL or Hub reference: its last part without suffix."""
+    if source.startswith(("https://", "civitai:")):
+        # What takes addresses apart is left alone where there is none.
+        from lorakit_cli.core.civitai_reference import civitai_reference
+
+        source = str(civitai_reference(source) or source)
     path = re.sub(r"^(hf:)|[?#].*$", "", source)
     if not path.startswith("civitai:"):
         path = re.split(r"[\\/]", path.rstrip("\\/"))[-1].split("@")[0]
+    if source.startswith("https://"):
+        from urllib.parse import unquote
+
+        path = unquote(path)
     if path.lower().endswith(FILE_SUFFIXES):
         path = path[: path.rindex(".")]
     return re.sub(r"[^A-Za-z0-9_-]+", "_", path).strip("_") or "adapter"

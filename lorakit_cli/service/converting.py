@@ -48,7 +48,7 @@ def convert(request: ConvertRequest) -> ConvertReport:
     """
     target = TARGETS[request.to]
     _require_name(request)
-    path = _only_file(request.source)
+    path = _only_file(request.source, allow_pickle=request.allow_pickle)
     _require_apart(path, request.out)
     # Before work is done for it.
     (require_no_folder if request.to == "peft" else require_absent)(request.out, overwrite=request.overwrite)
@@ -89,8 +89,8 @@ def convert(request: ConvertRequest) -> ConvertReport:
     )
 
 
-def _only_file(source: str) -> Path:
-    files = find_files(source)
+def _only_file(source: str, *, allow_pickle: bool) -> Path:
+    files = find_files(source, allow_pickle=allow_pickle)
     if len(files) > 1:
         raise OptionError(f"{source} holds several adapters, name one: {', '.join(file.name for file in files)}")
     return files[0]

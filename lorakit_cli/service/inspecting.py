@@ -53,7 +53,7 @@ def inspect_sources(
 
     Raises LorakitError for a name or base that is not there, and for a single file that cannot be read.
     """
-    paths = list(dict.fromkeys(path for source in sources for path in find_files(source)))
+    paths = list(dict.fromkeys(path for source in sources for path in find_files(source, allow_pickle=allow_pickle)))
     looks.require_possible(len(paths))
     indexes = _open_bases(bases) if bases else []
     if len(paths) == 1:

@@ -58,7 +58,7 @@ def list_adapters(
     if saved:
         library = library.with_entries(saved.entries())
     if specs:
-        found = find_adapters(specs, library)
+        found = find_adapters(specs, library, allow_pickle=allow_pickle)
         theirs = open_base(base, library, found)
         return ListReport(theirs.label, tuple(_listed(adapter, theirs, allow_pickle) for adapter in found))
     index = open_base(base, library) if base else None
@@ -68,7 +68,7 @@ def list_adapters(
 
 def _entry(entry: LibraryEntry, library: Library, base: BaseIndex | None, allow_pickle: bool) -> ListedAdapter:
     try:
-        return _listed(find_adapter(AdapterSpec(entry.name), library), base, allow_pickle)
+        return _listed(find_adapter(AdapterSpec(entry.name), library, fetch=False), base, allow_pickle)
     except LorakitError as error:
         # One broken file must not hide the others.
         weight = 1.0 if entry.weight is None else entry.weight

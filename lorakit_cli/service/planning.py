@@ -41,7 +41,7 @@ def make_plan(
     `require_plain` also for a quantized base, whose weights nothing can be added to.
     """
     library = library or open_library()
-    found = tuple(find_adapters(specs, library))
+    found = tuple(find_adapters(specs, library, allow_pickle=allow_pickle))
     scales = dict(block_scales or {})
     names = [adapter.name for adapter in found]
     for name in scales:

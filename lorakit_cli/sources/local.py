@@ -42,21 +42,28 @@ class FoundAdapter(Record):
     block_scales: "BlockScales | None" = None
 
 
-def find_adapters(specs: Sequence[AdapterSpec], library: "Library") -> list[FoundAdapter]:
+def find_adapters(specs: Sequence[AdapterSpec], library: "Library", *, allow_pickle: bool = True) -> list[FoundAdapter]:
     """Find the file of every spec. Raises UnknownAdapterError, or AdapterSpecError for two of one name."""
     require_distinct(spec.name for spec in specs)
-    return [find_adapter(spec, library) for spec in specs]
+    return [find_adapter(spec, library, allow_pickle=allow_pickle) for spec in specs]
 
 
-def find_adapter(spec: AdapterSpec, library: "Library") -> FoundAdapter:
-    """Find the file of one spec; the weight is the spec's, else the library's, else 1."""
+def find_adapter(
+    spec: AdapterSpec, library: "Library", *, fetch: bool = True, allow_pickle: bool = True
+) -> FoundAdapter:
+    """Find the file of one spec; the weight is the spec's, else the library's, else 1.
+
+    `fetch`: what is on the web and not in the cache is downloaded, without `allow_pickle` not what is no safetensors
+    file. Raises UnknownAdapterError, and what `web_file` raises.
+    """
     if not is_plain(spec.source):
-        return FoundAdapter(spec.name, adapter_path(spec.source), 1.0 if spec.weight is None else spec.weight, "file")
+        path = adapter_path(spec.source, fetch=fetch, allow_pickle=allow_pickle)
+        return FoundAdapter(spec.name, path, 1.0 if spec.weight is None else spec.weight, "file")
     entry = library.find(spec.source)
     weight = spec.weight if spec.weight is not None else entry.weight
     return FoundAdapter(
         spec.name,
-        adapter_path(entry.source),
+        adapter_path(entry.source, fetch=fetch, allow_pickle=allow_pickle),
         1.0 if weight is None else weight,
         entry.origin,
         entry.triggers,
@@ -65,10 +72,12 @@ def find_adapter(spec: AdapterSpec, library: "Library") -> FoundAdapter:
     )
 
 
-def adapter_path(source: str) -> Path:
-    """Find the adapter file a path means: itself, or the only one in a folder."""
+def adapter_path(source: str, *, fetch: bool = True, allow_pickle: bool = True) -> Path:
+    """Find the adapter file a source means: a path's own, the only one in a folder, or one from the web."""
     if source.startswith("http://"):
         raise AdapterSpecError(f"{source}: adapters are fetched over https only")
+    if source.startswith(("https://", "civitai:")):
+        return _from_web(source, fetch=fetch, allow_pickle=allow_pickle)
     if is_remote(source):
         raise UnsupportedError(f"{source} is not on this machine; download the file and give its path")
     path = user_path(source)
@@ -82,6 +91,19 @@ def adapter_path(source: str) -> Path:
     return path
 
 
+def _from_web(source: str, *, fetch: bool, allow_pickle: bool) -> Path:
+    # What knows the web is left alone where all is on this machine.
+    from lorakit_cli.sources import web
+    from lorakit_cli.sources.web_address import public_source
+
+    if fetch:
+        return web.web_file(source, allow_pickle=allow_pickle)
+    path = web.cached_file(source)
+    if path is None:
+        raise UnknownAdapterError(f"{public_source(source)} is not downloaded yet; using or inspecting it does that")
+    return path
+
+
 def _only_file(folder: Path) -> Path:
     files = sorted(folder.glob("*.safetensors"))
     customary = folder / _CUSTOMARY
@@ -92,26 +114,27 @@ def _only_file(folder: Path) -> Path:
     raise UnknownAdapterError(f"{folder} holds several adapters, name one: {', '.join(file.name for file in files)}")
 
 
-def find_files(source: str, library: "Library | None" = None) -> list[Path]:
+def find_files(source: str, library: "Library | None" = None, *, allow_pickle: bool = True) -> list[Path]:
     """Find the adapter files that a word on the command line means: a file, all of a folder, or a library name.
 
     The library is opened only for a word that can be a name. Raises UnknownAdapterError, also for a folder without
     any adapter file, NotALoraError for a pipeline folder.
     """
-    # What is there under this very name is meant, whatever characters the name has.
-    path = user_path(source)
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        return _files_in(path)
+    # What is there under this very name is meant, whatever characters the name has; an address may be no path at all.
+    if not source.startswith("https://"):
+        path = user_path(source)
+        if path.is_file():
+            return [path]
+        if path.is_dir():
+            return _files_in(path)
     spec = AdapterSpec.parse(source)
     if not is_plain(spec.source):
-        return [adapter_path(spec.source)]
+        return [adapter_path(spec.source, allow_pickle=allow_pickle)]
     if library is None:
         from lorakit_cli.sources.library import open_library
 
         library = open_library()
-    return [find_adapter(spec, library).path]
+    return [find_adapter(spec, library, allow_pickle=allow_pickle).path]
 
 
 def _files_in(folder: Path) -> list[Path]:
