@@ -13,6 +13,7 @@ from lorakit_cli.errors import CorruptFileError, LorakitError, OptionError, Reci
 from lorakit_cli.service.hashing import sha256_of
 from lorakit_cli.sources.library import Library
 from lorakit_cli.sources.local import ADAPTER_SUFFIXES, find_adapter
+from lorakit_cli.sources.web_cache import kept_with_hash
 
 # Where `save` keeps them.
 KEPT = "adapters"
@@ -71,10 +72,11 @@ def _recalled(
     # Something else under the name it had is worth a word.
     if named:
         raise _changed(adapter, named[0], hashes)
+    place = adapter.source if is_remote(adapter.source) else "PATH"
     raise RecipeError(
         f"adapter {adapter.name} ({shown(adapter.file)}, sha256 {adapter.sha256[:_DIGITS]}) is not here: looked for it "
         f"as {shown(adapter.source)}, by its file's name in {beside}, in {beside / KEPT} and in this folder, and in "
-        f"the library; --lora {adapter.name}=PATH says where it is"
+        f"the library; --lora {adapter.name}={place} says where it is"
     )
 
 
@@ -106,7 +108,12 @@ def _named(adapter: RecipeAdapter, beside: Path, library: Library) -> Iterator[P
     """Yield the files that go by what the adapter was asked for by, or by its file's name."""
     if is_plain(adapter.source):
         yield from _file(AdapterSpec(adapter.source), library)
-    elif not is_remote(adapter.source):
+    elif is_remote(adapter.source):
+        # Only what is here: whoever wrote a recipe does not choose what is downloaded.
+        kept = kept_with_hash(adapter.sha256)
+        if kept:
+            yield kept
+    else:
         yield from _file(AdapterSpec(adapter.source), library)
         # Whoever fused wrote paths as seen from the folder that the output was put into.
         for folder in dict.fromkeys((beside, beside.parent, beside.resolve().parent)):
@@ -130,4 +137,4 @@ def _in_library(library: Library) -> Iterator[Path]:
 def _file(spec: AdapterSpec, library: Library) -> Iterator[Path]:
     """Yield the file that a spec means, if it means one."""
     with suppress(LorakitError):
-        yield find_adapter(spec, library).path.absolute()
+        yield find_adapter(spec, library, fetch=False).path.absolute()

@@ -111,6 +111,36 @@ def test_a_library_is_listed_without_the_network(lorakit, here, ink, site):
     assert len(site.requests) == count
 
 
+def test_a_recipe_names_the_source_without_secrets_and_finds_the_file_again(
+    lorakit, base, adapters, ink, site, here, web_cache
+):
+    asked = ink.replace("https://", "https://jane:pa55word@") + "?sig=s1gned&part=1"
+    arguments = "--base", base, "-l", "civitai:12345:0.5", "-l", f"other={adapters}/wash.safetensors", "--out"
+    assert lorakit("fuse", *arguments, "out").exit_code == 0
+    assert lorakit("fuse", "--base", base, "-l", f"a={asked}:0.5", "--out", "signed").exit_code == 0
+    sources = [
+        [adapter["source"] for adapter in json.loads((here / out / "lorakit.json").read_text())["adapters"]]
+        for out in ("out", "signed")
+    ]
+    assert sources == [["civitai:12345", f"{adapters}/wash.safetensors"], [f"{ink}?part=1"]]
+    assert leaks(here) == leaks(web_cache) == []
+    local = "-l", f"{adapters}/ink.safetensors:0.5", "-l", f"{adapters}/wash.safetensors"
+    assert lorakit("fuse", "--base", base, *local, "--out", "local").exit_code == 0
+    assert weights(here / "out") == weights(here / "local")
+    # Found by its hash, although the address with the key is known to nobody any more.
+    count = len(site.requests)
+    for out in ("out", "signed"):
+        result = lorakit("verify", out)
+        assert result.exit_code == 0, result.stderr
+    assert len(site.requests) == count
+    # What a recipe names is not fetched unasked.
+    (web_cache / "web").rename(web_cache / "gone")
+    message = refused(lorakit("verify", "out"))
+    assert message.endswith("--lora civitai_12345=civitai:12345 says where it is")
+    assert len(site.requests) == count
+    assert lorakit("verify", "out", "--lora", "civitai_12345=civitai:12345").exit_code == 0
+
+
 def test_convert_and_save_take_them(lorakit, base, adapters, ink, here):
     result = lorakit("convert", ink, "--to", "peft", "--base", base, "--out", "peft")
     assert result.exit_code == 0, result.stderr
