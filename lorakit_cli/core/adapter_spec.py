@@ -84,9 +84,14 @@ def is_remote(source: str) -> bool:
     return _REMOTE.match(source) is not None
 
 
+def is_web(source: str) -> bool:
+    """Tell whether a source is an https address or a version on CivitAI."""
+    return source.startswith(("https://", "civitai:"))
+
+
 def name_from(source: str) -> str:
     """Make an adapter name from a path, URL or Hub reference: its last part without suffix."""
-    if source.startswith(("https://", "civitai:")):
+    if is_web(source):
         # What takes addresses apart is left alone where there is none.
         from lorakit_cli.core.civitai_reference import civitai_reference
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorakit_cli.core.adapter_spec import AdapterSpec, is_plain, is_remote, require_distinct
+from lorakit_cli.core.adapter_spec import AdapterSpec, is_plain, is_remote, is_web, require_distinct
 from lorakit_cli.core.record import Record
 from lorakit_cli.core.user_path import user_path
 from lorakit_cli.demo import BASE, NAME
@@ -76,7 +76,7 @@ def adapter_path(source: str, *, fetch: bool = True, allow_pickle: bool = True) 
     """Find the adapter file a source means: a path's own, the only one in a folder, or one from the web."""
     if source.startswith("http://"):
         raise AdapterSpecError(f"{source}: adapters are fetched over https only")
-    if source.startswith(("https://", "civitai:")):
+    if is_web(source):
         return _from_web(source, fetch=fetch, allow_pickle=allow_pickle)
     if is_remote(source):
         raise UnsupportedError(f"{source} is not on this machine; download the file and give its path")

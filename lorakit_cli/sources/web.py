@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from lorakit_cli.core.adapter_spec import is_web
 from lorakit_cli.core.civitai_reference import CivitaiReference, parse_civitai
 from lorakit_cli.core.downloads import download_bar
 from lorakit_cli.sources.web_address import name_in, public_address, web_address
@@ -14,11 +15,6 @@ from lorakit_cli.sources.web_fetch import Expected, fetch, require_no_pickle, re
 from lorakit_cli.sources.web_name import safe_name
 from lorakit_cli.sources.web_part import Part
 from lorakit_cli.sources.web_transfer import Wanted
-
-
-def is_web(source: str) -> bool:
-    """Tell whether a source is an https address or a version on CivitAI."""
-    return source.startswith(("https://", "civitai:"))
 
 
 def cached_file(source: str) -> Path | None:

@@ -3,6 +3,7 @@
 import re
 from urllib.parse import parse_qsl, quote_plus, unquote, urlsplit, urlunsplit
 
+from lorakit_cli.core.adapter_spec import is_web
 from lorakit_cli.core.civitai_reference import civitai_reference
 from lorakit_cli.core.late import late
 from lorakit_cli.errors import AdapterSpecError
@@ -52,7 +53,7 @@ def public_address(text: str) -> str:
 
 def public_source(source: str) -> str:
     """Give the source of an adapter as it may be written down: a version on CivitAI by number, an address in public."""
-    if not source.startswith(("https://", "civitai:")):
+    if not is_web(source):
         return source
     version = civitai_reference(source)
     return str(version) if version else public_address(source)

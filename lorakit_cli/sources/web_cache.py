@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,14 +36,15 @@ class WebCache:
         return _file_in(self.folder)
 
     @contextmanager
-    def claimed(self, waits: Any = None) -> Iterator[Part]:
+    def claimed(self, waits: Callable[[], object] | None = None) -> Iterator[Part]:
         """Let nobody else fetch it meanwhile, and give the part to fetch it into. Raises OutputError."""
         lock = self.folder / _LOCK
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with waiting_lock(lock, waits) as alone:
-                # Where nothing can be locked, everybody fetches for himself.
-                yield Part(self.folder / (_PART if alone else f"{_PART}.{os.getpid()}"))
+                # Where nothing can be locked, everybody fetches for himself, and leaves nothing to others.
+                name = _PART if alone else f"{_PART}.{os.getpid()}"
+                yield Part(self.folder / name, lasting=alone)
         except OSError as error:
             raise write_error(lock, error) from error
 

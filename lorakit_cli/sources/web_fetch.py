@@ -66,24 +66,17 @@ def fetch(cache: WebCache, part: Part, expected: Expected) -> Path:
     Raises DownloadError, CorruptFileError for what is no adapter file, PickleError, OutputError.
     """
 
+    def name_of(given: str | None) -> str:
+        return expected.name if expected.named or not given else safe_name(given)
+
     def check(given: str | None) -> None:
-        name = expected.name if expected.named or not given else safe_name(given)
-        require_no_pickle(expected.source, name, allow_pickle=expected.allow_pickle)
+        require_no_pickle(expected.source, name_of(given), allow_pickle=expected.allow_pickle)
 
     with download_bar(f"downloading {expected.name[:_LONGEST_BAR]}") as progress:
         notes = bring(expected.wanted._replace(check=check), part, progress)
-    name = expected.name if expected.named or not notes.name else safe_name(notes.name)
     try:
-        name = _with_suffix(name, part.path)
-        if name.lower().endswith(SAFETENSORS):
-            read_header(part.path)
-        digest = _sha256(part.path)
-        if expected.sha256 not in (None, digest):
-            raise DownloadError(
-                f"{expected.source} is not what was announced: its sha256 is {digest[:12]} instead of "
-                f"{str(expected.sha256)[:12]}, and it is not kept; try again, and if that does not help tell "
-                "who offers it"
-            )
+        name = _with_suffix(name_of(notes.name), part.path)
+        sha256 = _checked(name, part.path, expected)
     except CorruptFileError as error:
         part.drop()
         reason = str(error).removeprefix(str(part.path)).partition("; download or copy it again")[0]
@@ -91,17 +84,31 @@ def fetch(cache: WebCache, part: Part, expected: Expected) -> Path:
     except DownloadError:
         part.drop()
         raise
-    stem = name[: len(name) - len(suffix_of(name))]
     facts = {
         "source": expected.source,
-        "sha256": digest,
+        "sha256": sha256,
         "etag": notes.etag,
         "last_modified": notes.modified,
         "name": notes.name,
         "fetched": datetime.now(UTC).isoformat(timespec="seconds"),
         **expected.facts,
     }
+    stem = name[: len(name) - len(suffix_of(name))]
     return cache.keep(part, name, facts, {stem + ending: content for ending, content in expected.side.items()})
+
+
+def _checked(name: str, path: Path, expected: Expected) -> str:
+    """Give the sha256 of what came. Raises CorruptFileError for what is not whole, DownloadError for another file."""
+    if name.lower().endswith(SAFETENSORS):
+        read_header(path)
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if expected.sha256 not in (None, sha256):
+        raise DownloadError(
+            f"{expected.source} is not what was announced: its sha256 is {sha256[:12]} instead of "
+            f"{str(expected.sha256)[:12]}, and it is not kept; try again, and if that does not help tell who offers it"
+        )
+    return sha256
 
 
 def _with_suffix(name: str, path: Path) -> str:
@@ -117,8 +124,3 @@ def _with_suffix(name: str, path: Path) -> str:
     if suffix:
         return name
     return safe_name(name + (FILE_SUFFIXES[2] if pickled and not header else SAFETENSORS))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

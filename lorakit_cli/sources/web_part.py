@@ -49,10 +49,14 @@ def encoded(response: "Response") -> bool:
 
 
 class Part:
-    """A file that is not whole, with what its server said about it beside it. Everything may raise OutputError."""
+    """A file that is not whole, with what its server said about it beside it. Everything may raise OutputError.
 
-    def __init__(self, path: Path) -> None:
+    `lasting`: a later run may go on with it.
+    """
+
+    def __init__(self, path: Path, *, lasting: bool = True) -> None:
         self.path = path
+        self._lasting = lasting
         self._notes = path.with_name(f"{path.name}.json")
 
     @property
@@ -71,7 +75,7 @@ class Part:
             notes = Notes(entries["size"], entries["etag"], entries["modified"], entries["name"])
         except (OSError, ValueError, TypeError, KeyError):
             return None
-        return notes if self.size and notes.version else None
+        return notes if self.size and notes.version and self._lasting else None
 
     def begin(self, notes: Notes) -> None:
         """Begin anew."""

@@ -135,6 +135,7 @@ def test_a_recipe_names_the_source_without_secrets_and_finds_the_file_again(
     assert len(site.requests) == count
     # What a recipe names is not fetched unasked.
     (web_cache / "web").rename(web_cache / "gone")
+    (here / "lorakit.toml").write_text('[adapters.mine]\nsource = "civitai:12345"\n')
     message = refused(lorakit("verify", "out"))
     assert message.endswith("--lora civitai_12345=civitai:12345 says where it is")
     assert len(site.requests) == count

@@ -11,7 +11,6 @@ from lorakit_cli.core.triggers import read_triggers
 from lorakit_cli.errors import (
     AdapterSpecError,
     CorruptFileError,
-    DownloadError,
     NotALoraError,
     PickleError,
     UnknownAdapterError,
@@ -21,6 +20,7 @@ from lorakit_cli.sources.sidecar import read_side_files
 from lorakit_cli.sources.web import cached_file, web_file
 from lorakit_cli.sources.web_address import public_source
 from lorakit_cli.sources.web_cache import FACTS
+from tests.fetched import fails
 
 API = "/api/v1/model-versions/12345"
 TOKEN = "c1v1t41-t0ken"
@@ -48,12 +48,6 @@ def offer(site, content, *files, kind="LORA", **script):
     }  # fmt: skip
     site.serve_json(API, version, **script)
     return version
-
-
-def fails(source, kind=DownloadError, **options):
-    with pytest.raises(kind) as caught:
-        web_file(source, **options)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize(
