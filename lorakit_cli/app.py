@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from lorakit_cli import __version__
 from lorakit_cli.commands._light_parsing import LightCommand, lightened
-from lorakit_cli.commands._output import carry_any_text, downloads_shown, emit, error, note
+from lorakit_cli.commands._output import carry_any_text, emit, error, note, progress_bar
 from lorakit_cli.commands.convert import convert
 from lorakit_cli.commands.fuse import fuse
 from lorakit_cli.commands.generate import generate
@@ -19,6 +19,7 @@ from lorakit_cli.commands.list_adapters import list_adapters
 from lorakit_cli.commands.save import save
 from lorakit_cli.commands.unfuse import unfuse
 from lorakit_cli.commands.verify import verify
+from lorakit_cli.core.downloads import downloads_shown
 from lorakit_cli.errors import LorakitError, UsageError
 
 INTERRUPTED = 130
@@ -75,8 +76,9 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(*args: object, **kwargs: object) -> None:
+        bars = functools.partial(progress_bar, quiet=bool(kwargs.get("quiet")), as_bytes=True)
         try:
-            with downloads_shown(quiet=bool(kwargs.get("quiet"))):
+            with downloads_shown(bars):
                 command(*args, **kwargs)
         except LorakitError as problem:
             error(str(problem))

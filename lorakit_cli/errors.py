@@ -10,6 +10,7 @@
     ├── UnknownAdapterError
     │   └── NotDownloadedError      known, but not on this machine, and not to be fetched now
     ├── FetchError                  an adapter elsewhere could not be brought here
+    │   └── DownloadError           a file on the web that does not come, or is not what it should be
     ├── BaseModelError
     ├── LoraFileError
     │   ├── CorruptFileError
@@ -76,6 +77,10 @@ class NotDownloadedError(UnknownAdapterError):
 
 class FetchError(LorakitError):
     """An adapter elsewhere could not be brought onto this machine."""
+
+
+class DownloadError(FetchError):
+    """A file on the web does not come, or is not what it should be."""
 
 
 class BaseModelError(LorakitError):

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 if TYPE_CHECKING:
     from tests.hub_server import HubServer
+    from tests.web_server import Certificates, WebServer
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Workers that run side by side must not each take every core; before torch is imported, which reads it then.
@@ -27,7 +28,7 @@ def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for name in ("LORAKIT_CONFIG", "LORAKIT_ADAPTERS"):
+    for name in ("LORAKIT_CONFIG", "LORAKIT_ADAPTERS", "LORAKIT_CACHE"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -125,6 +126,37 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Iterator[HubServer]
         monkeypatch.delenv("HF_TOKEN", raising=False)
         # The client waits between tries.
         monkeypatch.setattr(_http.time, "sleep", lambda seconds: None)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> "Certificates":
+    """What lets a server on this machine prove who it is, to whoever trusts these."""
+    from tests.web_server import Certificates
+
+    return Certificates.make(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def web_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which files from the web are kept, empty."""
+    monkeypatch.setenv("LORAKIT_CACHE", str(tmp_path / "web-cache"))
+    return tmp_path / "web-cache"
+
+
+@pytest.fixture
+def site(certificates: "Certificates", web_cache: Path, monkeypatch: pytest.MonkeyPatch) -> "Iterator[WebServer]":
+    """A web site on this machine over TLS, which speaks for CivitAI too; nobody waits between tries."""
+    from lorakit_cli.sources import web_tries
+    from tests.web_server import WebServer
+
+    for variable in ("HF_HUB_OFFLINE", "LORAKIT_OFFLINE", "CIVITAI_API_TOKEN", "CIVITAI_API_KEY", "HTTPS_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.authority))
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr(web_tries, "PAUSES", (0.0,) * len(web_tries.PAUSES))
+    with WebServer(certificates) as server:
+        monkeypatch.setenv("LORAKIT_CIVITAI_URL", server.url)
         yield server
 
 

@@ -45,8 +45,8 @@ LoraOpt = Annotated[
         "--lora",
         "-l",
         metavar="[NAME=]SOURCE[:WEIGHT]",
-        help="Adapter to apply, repeatable: a library name, a path, or owner/repo[@revision][/file] on the Hub, and "
-        "its weight.",
+        help="Adapter to apply, repeatable: a library name, a path, owner/repo[@revision][/file] on the Hub, https://… "
+        "or civitai:VERSION, and its weight.",
         autocompletion=complete_adapter,
         show_default=False,
     ),

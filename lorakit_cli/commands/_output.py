@@ -5,8 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
-from functools import partial
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from lorakit_cli.core.shown import shown
@@ -89,34 +88,22 @@ def carry_any_text() -> None:
 
 
 @contextmanager
-def progress_bar(label: str, *, quiet: bool) -> Iterator[Any]:
-    """Give a function `(done, total)` that draws a bar on a terminal, or None where nobody would see it."""
+def progress_bar(label: str, *, quiet: bool, as_bytes: bool = False) -> Iterator[Any]:
+    """Give a function `(done, total)` that draws a bar on a terminal, or None where nobody would see it.
+
+    `as_bytes`: what it counts are bytes.
+    """
     if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # Two displays would draw over each other.
-    around = _bars[-1] if _bars else None
-    with nullcontext(around) if around else Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    count = DownloadColumn() if as_bytes else MofNCompleteColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), count, TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=None)
-        _bars.append(bar)
-        try:
-            yield lambda done, total: bar.update(task, completed=done, total=total)
-        finally:
-            _bars.pop()
-            bar.remove_task(task)
-
-
-@contextmanager
-def downloads_shown(*, quiet: bool) -> Iterator[None]:
-    """Show what is downloaded in the meantime as bars on a terminal."""
-    from lorakit_cli.sources.downloads import shown_on
-
-    with shown_on(partial(progress_bar, quiet=quiet)):
-        yield
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _plain(value: Any) -> Any:

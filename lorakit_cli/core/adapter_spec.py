@@ -84,8 +84,18 @@ def is_remote(source: str) -> bool:
     return _REMOTE.match(source) is not None
 
 
+def is_web(source: str) -> bool:
+    """Tell whether a source is an https address or a version on CivitAI."""
+    return source.startswith(("https://", "civitai:"))
+
+
 def name_from(source: str) -> str:
     """Make an adapter name from a path, URL or Hub reference: its last part without suffix."""
+    if is_web(source):
+        # What takes addresses apart is left alone where there is none.
+        from lorakit_cli.core.civitai_reference import civitai_reference
+
+        source = str(civitai_reference(source) or source)
     path = re.sub(r"^(hf:)|[?#].*$", "", source)
     if "@" in path and not _REMOTE.match(path):
         # A revision may have slashes; most references have none.
@@ -95,6 +105,10 @@ def name_from(source: str) -> str:
         path = on_hub.name if on_hub else path
     if not path.startswith("civitai:"):
         path = re.split(r"[\\/]", path.rstrip("\\/"))[-1].split("@")[0]
+    if source.startswith("https://"):
+        from urllib.parse import unquote
+
+        path = unquote(path)
     if path.lower().endswith(FILE_SUFFIXES):
         path = path[: path.rindex(".")]
     return re.sub(r"[^A-Za-z0-9_-]+", "_", path).strip("_") or "adapter"

@@ -112,10 +112,15 @@ def header_length(path: PurePath, start: bytes, size: int, advice: str = _AGAIN)
     """
     length = int.from_bytes(start[:8], "little")
     if size < 8 or len(start) < 8 or length > min(size - 8, _LONGEST_HEADER):
-        instead = next((what for mark, what in _IMPOSTORS.items() if start[:_START].lstrip().startswith(mark)), None)
+        instead = impostor(start)
         reason = f"is {instead}" if instead else f"is no complete safetensors file ({size} bytes)"
         raise CorruptFileError(f"{path} {reason}; {advice}")
     return length
+
+
+def impostor(start: bytes) -> str | None:
+    """Say by its first bytes what a file is that only bears an adapter's name, None where nothing speaks against it."""
+    return next((what for mark, what in _IMPOSTORS.items() if start[:_START].lstrip().startswith(mark)), None)
 
 
 def parse_header(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path, PureWindowsPath
 
-from lorakit_cli.core.adapter_spec import AdapterSpec, is_plain, is_remote, require_distinct
+from lorakit_cli.core.adapter_spec import AdapterSpec, is_plain, is_remote, is_web, require_distinct
 from lorakit_cli.core.plan import Plan
 from lorakit_cli.core.recipe import Recipe, RecipeAdapter
 from lorakit_cli.core.scales_digest import scales_digest
@@ -15,6 +15,7 @@ from lorakit_cli.errors import CorruptFileError, LorakitError, OptionError, Reci
 from lorakit_cli.service.adapter_digests import digest_of, places_of_adapter
 from lorakit_cli.sources.library import Library
 from lorakit_cli.sources.local import ADAPTER_SUFFIXES, find_adapter, find_file
+from lorakit_cli.sources.web_cache import kept_with_hash
 
 # Where `save` keeps them.
 KEPT = "adapters"
@@ -97,10 +98,11 @@ class _Search:
             return named[0]
         if named:
             raise self._changed(adapter, named[0])
+        place = adapter.source if is_web(adapter.source) else "PATH"
         raise RecipeError(
             f"adapter {adapter.name} ({shown(adapter.file)}, sha256 {adapter.sha256[:_DIGITS]}) is not here: looked "
             f"for it as {shown(adapter.source)}, by its file's name in {beside}, in {beside / KEPT} and in this "
-            f"folder, and in the library{reason}; --lora {adapter.name}=PATH says where it is"
+            f"folder, and in the library{reason}; --lora {adapter.name}={place} says where it is"
         )
 
     def _changed(self, adapter: RecipeAdapter, path: Path) -> RecipeError:
@@ -130,6 +132,12 @@ def _hash(path: Path, hashes: dict[Path, str]) -> str:
 
 def _named(adapter: RecipeAdapter, beside: Path, library: Library) -> Iterator[Path]:
     """Yield the files that go by what the adapter was asked for by, or by its file's name."""
+    if is_web(adapter.source):
+        # Only what is here: whoever wrote a recipe does not choose what is downloaded.
+        kept = kept_with_hash(adapter.sha256)
+        if kept:
+            yield kept
+        return
     yield from _file(AdapterSpec(adapter.source), library)
     if not (is_plain(adapter.source) or is_remote(adapter.source)):
         # Whoever fused wrote paths as seen from the folder that the output was put into.
@@ -143,7 +151,7 @@ def _named(adapter: RecipeAdapter, beside: Path, library: Library) -> Iterator[P
 
 def _fetched(adapter: RecipeAdapter) -> tuple[Path | None, str]:
     """Fetch an adapter from where it was fetched then, or say why that fails."""
-    if not is_remote(adapter.source):
+    if not is_remote(adapter.source) or is_web(adapter.source):
         return None, ""
     try:
         return find_file(adapter.source, allow_pickle=True).path.absolute(), ""

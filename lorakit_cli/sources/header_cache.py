@@ -7,7 +7,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from platformdirs import user_cache_path
+from lorakit_cli.sources.cache_folder import cache_folder
 
 _UNSAFE = re.compile(r"[^\w.-]")
 
@@ -16,7 +16,7 @@ class HeaderCache:
     """Small files by name, for one commit of one repository, in the user's cache folder."""
 
     def __init__(self, repo: str, commit: str) -> None:
-        self._folder = user_cache_path("lorakit") / "hub" / _UNSAFE.sub("--", repo) / _UNSAFE.sub("--", commit)
+        self._folder = cache_folder() / "hub" / _UNSAFE.sub("--", repo) / _UNSAFE.sub("--", commit)
 
     def get(self, name: str) -> bytes | None:
         """Read what was kept under a name, None where nothing was or it cannot be read."""

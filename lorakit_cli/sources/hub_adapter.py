@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from lorakit_cli.core.adapter_spec import FILE_SUFFIXES
 from lorakit_cli.core.bytes_done import BytesDone
 from lorakit_cli.core.disk_space import require_space
+from lorakit_cli.core.downloads import download_bar
 from lorakit_cli.core.hub_file import HubFile
 from lorakit_cli.core.stated import BESIDE, CARD, LONGEST_JSON, PEFT_CONFIG
 from lorakit_cli.core.tensor_file import header_length
@@ -19,7 +20,6 @@ from lorakit_cli.errors import (
     did_you_mean,
 )
 from lorakit_cli.sources.adapter_choice import SAFE, choose_file, listed
-from lorakit_cli.sources.downloads import downloading
 from lorakit_cli.sources.hub_errors import ADAPTER, explained
 from lorakit_cli.sources.hub_files import cache_folder, cached, fetch_files, is_offline
 from lorakit_cli.sources.hub_patience import patiently
@@ -115,7 +115,7 @@ def _download(repo: str, commit: str, file: str, missing: Sequence[str]) -> None
         require_space(cache_folder(), total)
     except OutputError as error:
         raise OutputError(f"{repo}/{file} is to be downloaded: {error}, which HF_HOME names") from error
-    with downloading(f"downloading {PurePosixPath(file).name}") as progress:
+    with download_bar(f"downloading {PurePosixPath(file).name}") as progress:
         fetch_files(repo, commit, wanted, BytesDone(total, progress), ADAPTER)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorakit_cli.core.adapter_spec import AdapterSpec, is_plain, is_remote, require_distinct
+from lorakit_cli.core.adapter_spec import AdapterSpec, is_plain, is_remote, is_web, require_distinct
 from lorakit_cli.core.record import Record
 from lorakit_cli.core.user_path import user_path
 from lorakit_cli.demo import BASE, NAME
@@ -91,9 +91,7 @@ def find_file(source: str, *, allow_pickle: bool = False, download: bool = True)
     """
     reference = _on_hub(source)
     if reference is None:
-        if is_remote(source) and not download:
-            raise NotDownloadedError(f"{source} is not downloaded; what uses it downloads it")
-        return FoundFile(adapter_path(source, allow_pickle=allow_pickle))
+        return FoundFile(adapter_path(source, allow_pickle=allow_pickle, download=download))
     # What speaks to the Hub is left alone where nobody asks for it.
     from lorakit_cli.sources.hub_adapter import hub_adapter
 
@@ -122,10 +120,12 @@ def _on_hub(source: str) -> "HubFile | None":
     return HubFile.parse(source)
 
 
-def adapter_path(source: str, *, allow_pickle: bool = False) -> Path:
-    """Find the adapter file a path means: itself, or the only one in a folder."""
+def adapter_path(source: str, *, allow_pickle: bool = False, download: bool = True) -> Path:
+    """Find the adapter file a source means: a path's own, the only one in a folder, or one from the web."""
     if source.startswith("http://"):
         raise AdapterSpecError(f"{source}: adapters are fetched over https only")
+    if is_web(source):
+        return _from_web(source, download=download, allow_pickle=allow_pickle)
     if is_remote(source):
         raise UnsupportedError(f"{source} is not on this machine; download the file and give its path")
     path = user_path(source)
@@ -136,6 +136,19 @@ def adapter_path(source: str, *, allow_pickle: bool = False) -> Path:
         siblings = [file.name for file in folder.glob("*.safetensors")] if folder.is_dir() else []
         hint = did_you_mean(path.name, siblings) if folder.is_dir() else f"; there is no folder {folder}"
         raise UnknownAdapterError(f"there is no adapter file {source}{hint}")
+    return path
+
+
+def _from_web(source: str, *, download: bool, allow_pickle: bool) -> Path:
+    # What knows the web is left alone where all is on this machine.
+    from lorakit_cli.sources import web
+    from lorakit_cli.sources.web_address import public_source
+
+    if download:
+        return web.web_file(source, allow_pickle=allow_pickle)
+    path = web.cached_file(source)
+    if path is None:
+        raise NotDownloadedError(f"{public_source(source)} is not downloaded yet; using or inspecting it does that")
     return path
 
 
@@ -155,12 +168,13 @@ def find_files(source: str, library: "Library | None" = None, *, allow_pickle: b
     The library is opened only for a word that can be a name. Raises UnknownAdapterError, also for a folder without
     any adapter file, NotALoraError for a pipeline folder.
     """
-    # What is there under this very name is meant, whatever characters the name has.
-    path = user_path(source)
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        return _files_in(path)
+    # What is there under this very name is meant, whatever characters the name has; an address may be no path at all.
+    if not source.startswith("https://"):
+        path = user_path(source)
+        if path.is_file():
+            return [path]
+        if path.is_dir():
+            return _files_in(path)
     spec = AdapterSpec.parse(source)
     if not is_plain(spec.source):
         return [find_file(spec.source, allow_pickle=allow_pickle).path]

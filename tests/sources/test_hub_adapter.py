@@ -362,7 +362,7 @@ def test_without_leave_to_download_nothing_is_asked(hub, repository):
 def test_bytes_are_told_to_whoever_shows_them(hub, repository):
     from contextlib import contextmanager
 
-    from lorakit_cli.sources.downloads import shown_on
+    from lorakit_cli.core.downloads import downloads_shown
 
     told = []
 
@@ -373,7 +373,7 @@ def test_bytes_are_told_to_whoever_shows_them(hub, repository):
 
     hub.add("someone/ink", repository)
     size = sum((repository / name).stat().st_size for name in ("ink.safetensors", "README.md"))
-    with shown_on(screen):
+    with downloads_shown(screen):
         find("someone/ink")
         find("someone/ink")
     assert told[0] == "downloading ink.safetensors"

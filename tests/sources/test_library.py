@@ -5,7 +5,14 @@ import pytest
 
 from lorakit_cli.core.adapter_spec import AdapterSpec
 from lorakit_cli.core.hub_reference import HubReference
-from lorakit_cli.errors import AdapterSpecError, BaseModelError, LibraryError, UnknownAdapterError, UnsupportedError
+from lorakit_cli.errors import (
+    AdapterSpecError,
+    BaseModelError,
+    DownloadError,
+    LibraryError,
+    UnknownAdapterError,
+    UnsupportedError,
+)
 from lorakit_cli.sources.library import open_library
 from lorakit_cli.sources.local import BASE, find_adapter, find_adapters, find_base
 
@@ -211,10 +218,17 @@ def test_folders_of_adapters(here, adapters):
     assert find("./one").path == Path("one/pytorch_lora_weights.safetensors")
 
 
-@pytest.mark.parametrize("text", ["https://host/a.safetensors", "civitai:12"])
-def test_what_is_not_on_this_machine(text):
+def test_what_is_not_on_this_machine():
     with pytest.raises(UnsupportedError, match="is not on this machine"):
+        find("hf:owner/repo")
+
+
+@pytest.mark.parametrize("text", ["https://host/a.safetensors", "civitai:12"])
+def test_what_is_on_the_web_and_not_in_the_cache(text, web_cache):
+    with pytest.raises(DownloadError, match="is not in the cache, and HF_HUB_OFFLINE forbids the network"):
         find(text)
+    with pytest.raises(UnknownAdapterError, match=f"{text} is not downloaded yet"):
+        find_adapter(AdapterSpec.parse(text), open_library(), download=False)
 
 
 def test_two_of_one_name(here):
