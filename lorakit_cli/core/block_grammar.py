@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from lorakit_cli.core.late import late
 from lorakit_cli.core.numbers import finite
 from lorakit_cli.core.user_path import user_path
-from lorakit_cli.errors import BlockScalesError, PathError
+from lorakit_cli.errors import BlockScalesError, PathError, did_you_mean
 
 BlockScale = float | tuple[float, ...]
 
@@ -33,25 +33,24 @@ ComponentScale = float | Mapping[str, PartScale]
 _SPAN = late(r"(block_)?([0-9]{1,4})(?:-([0-9]{1,4}))?")
 
 
-def read_entries(text: str) -> dict[str, Any]:
-    """Read a JSON object, inline or a file. Raises BlockScalesError."""
+def read_json(text: str) -> Any:
+    """Read JSON, inline or a file. Raises BlockScalesError."""
     where = "block scales"
     if not text.lstrip().startswith(("{", "[")):
         where = text
         try:
             text = user_path(text).read_text(encoding="utf-8")
         except (PathError, OSError, ValueError) as error:
+            from lorakit_cli.core.block_weights import NAMES
+
             raise BlockScalesError(
-                f"block scales {text[:80]!r} are neither JSON nor a file that can be read; "
+                f"block scales {text[:80]!r} are neither JSON nor a file that can be read{did_you_mean(text, NAMES)}; "
                 'write for example \'pixel={"unet": {"down": 0.5}}\''
             ) from error
     try:
-        entries = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_refuse_constant)
+        return json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise BlockScalesError(f"{where}: not valid JSON: {error}") from error
-    if not isinstance(entries, dict):
-        raise BlockScalesError(f"{where}: expected a JSON object, not {json.dumps(entries)[:40]}")
-    return entries
 
 
 def parse_component(where: str, entry: object) -> ComponentScale:

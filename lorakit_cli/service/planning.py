@@ -42,7 +42,7 @@ def make_plan(
     """
     library = library or open_library()
     found = tuple(find_adapters(specs, library))
-    scales = dict(block_scales or {})
+    scales = _with_block_weights(specs, block_scales or {})
     names = [adapter.name for adapter in found]
     for name in scales:
         if name not in names:
@@ -65,3 +65,12 @@ def make_plan(
     if strict:
         plan.require_all_matched()
     return Planned(plan, found)
+
+
+def _with_block_weights(specs: Sequence[AdapterSpec], given: Mapping[str, BlockScales]) -> dict[str, BlockScales]:
+    """Give the block scales of all adapters, those said in their specs among them. Raises BlockScalesError."""
+    said = {spec.name: BlockScales({}, spec.block_weights) for spec in specs if spec.block_weights}
+    for name in said:
+        if name in given:
+            raise BlockScalesError(f"block scales of {name} are given twice, in --block-scales and behind its weight")
+    return {**given, **said}
