@@ -15,7 +15,11 @@ def generate(
     scale: Annotated[float, typer.Option(help="Multiplies the weight of every adapter.")] = 1.0,
     block_scales: Annotated[
         list[str] | None,
-        typer.Option(metavar="JSON|FILE", help="Scales per block, keyed by adapter, or NAME=JSON.", show_default=False),
+        typer.Option(
+            metavar="JSON|FILE",
+            help="Scales per block, keyed by adapter, or NAME=JSON; NAME=MIDD or NAME=1,0,… as web UIs write them.",
+            show_default=False,
+        ),
     ] = None,
     negative: Annotated[str | None, typer.Option(help="What to keep out of the picture.", show_default=False)] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.", show_default="the base's")] = None,
