@@ -55,11 +55,9 @@ class BlockScales:
 
     def as_json(self) -> dict[str, Any] | str:
         """Give the JSON they were read from, block weights as text."""
-        return (
-            self.weights.text
-            if self.weights
-            else {name: component_json(scale) for name, scale in self.components.items()}
-        )
+        if self.weights:
+            return self.weights.text
+        return {name: component_json(scale) for name, scale in self.components.items()}
 
 
 def parse_block_scales(texts: Sequence[str]) -> dict[str, BlockScales]:
@@ -70,7 +68,11 @@ def parse_block_scales(texts: Sequence[str]) -> dict[str, BlockScales]:
     found: dict[str, BlockScales] = {}
     for text in texts:
         named = NAMED.fullmatch(text)
-        entries = {named[1]: _read_one(named[2])} if named else read_json(text)
+        entries = {named[1]: _read_one(named[2])} if named else _read_one(text)
+        if isinstance(entries, str | list):
+            raise BlockScalesError(
+                f"block scales {text[:60]!r} belong to an adapter; write for example pixel={text[:60]}"
+            )
         if not isinstance(entries, dict):
             raise BlockScalesError(f"block scales: expected an object, such as {_EXAMPLE}, not {_short(entries)}")
         for adapter, components in entries.items():
@@ -97,7 +99,7 @@ def read_block_scales(adapter: str, entries: object) -> BlockScales:
 
 
 def _read_one(text: str) -> Any:
-    """Read what stands behind `NAME=`: JSON, a file, or block weights."""
+    """Read JSON, a file, or block weights."""
     if text.startswith(("{", "[")):
         return read_json(text)
     from lorakit_cli.core.block_weights import is_block_weights

@@ -246,6 +246,13 @@ def test_what_is_said_twice_of_a_block_is_named():
         parse_block_scales(['pixel={"transformer": {"blocks": {"0-9": 1, "4-20": 0}}}'])
 
 
+@pytest.mark.parametrize("text", ["MIDD", "1,0,0.5", "[1, 0, 0.5]"])
+def test_block_weights_of_nobody(text):
+    with pytest.raises(BlockScalesError) as caught:
+        parse_block_scales([text])
+    assert str(caught.value) == f"block scales {text!r} belong to an adapter; write for example pixel={text}"
+
+
 def test_one_adapter_twice():
     with pytest.raises(BlockScalesError, match="given twice"):
         parse_block_scales([GUIDE, 'pixel={"unet": 1}'])
