@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from lorakit_cli.commands._block_tree import block_lines
 from lorakit_cli.commands._output import emit, emit_json, printable
 from lorakit_cli.core.shown import shown
 from lorakit_cli.service.plan_report import AdapterPlan, PlanReport, report_plan
@@ -50,4 +51,4 @@ def _adapter_lines(adapter: AdapterPlan) -> list[str]:
         f"  matched {sum(adapter.matched.values())} of {adapter.layers} layers: {matched}; strength {strength}",
     ]
     lines += [f"  {adapter.remark}"] if adapter.remark else []
-    return lines + [f"  block scale {scale.place} {scale.scale:g}" for scale in adapter.block_scales]
+    return lines + block_lines(adapter.block_scales)

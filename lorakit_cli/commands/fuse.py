@@ -22,7 +22,11 @@ def fuse(
     ] = None,
     block_scales: Annotated[
         list[str] | None,
-        typer.Option(metavar="JSON|FILE", help="Scales per block, keyed by adapter, or NAME=JSON.", show_default=False),
+        typer.Option(
+            metavar="JSON|FILE",
+            help="Scales per block, keyed by adapter, or NAME=JSON; NAME=MIDD or NAME=1,0,… as web UIs write them.",
+            show_default=False,
+        ),
     ] = None,
     components: Annotated[
         str | None,

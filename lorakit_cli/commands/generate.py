@@ -46,7 +46,11 @@ def generate(
     scale: Annotated[float, typer.Option(help="Multiplies the weight of every adapter.")] = 1.0,
     block_scales: Annotated[
         list[str] | None,
-        typer.Option(metavar="JSON|FILE", help="Scales per block, keyed by adapter, or NAME=JSON.", show_default=False),
+        typer.Option(
+            metavar="JSON|FILE",
+            help="Scales per block, keyed by adapter, or NAME=JSON; NAME=MIDD or NAME=1,0,… as web UIs write them.",
+            show_default=False,
+        ),
     ] = None,
     add_triggers: Annotated[
         bool, typer.Option("--add-triggers", help="Put missing trigger words of the adapters in front of the prompt.")

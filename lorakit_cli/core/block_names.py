@@ -2,10 +2,9 @@
 
 import re
 
-from lorakit_cli.core.unet_blocks import PARTS, UNetBlocks
+from lorakit_cli.core.stacks import unwrapped
+from lorakit_cli.core.unet_blocks import PARTS, unet_block
 
-# What a text encoder wraps its layers in, under one name or another.
-_WRAPPER = re.compile(r"(?:(?:text_model|language_model|model|encoder|transformer)\.)+(?=.)")
 _NUMBERED = re.compile(r"(\w+)\.(\d+)(?:\.|$)")
 _FLAT = re.compile(r"mid_block|.*?_\d+(?=_|$)")
 _LAST = frozenset({"conv_norm_out", "conv_out", "norm_out", "proj_out", "final_layer", "final_layer_norm"})
@@ -17,11 +16,10 @@ def block_of(component: str, module: str) -> str:
 
     A module outside all blocks goes by its first word.
     """
-    place = UNetBlocks.of([module]).locate(module)
-    if place:
-        return place.part if place.part == "mid" else f"{place.part}.block_{place.block}"
-    if component.startswith("text_encoder"):
-        module = _WRAPPER.sub("", module, count=1)
+    block = unet_block(module)
+    if block:
+        return block[0] if block[0] == "mid" else f"{block[0]}.block_{block[1]}"
+    module = unwrapped(component, module)
     numbered = _NUMBERED.match(module)
     return f"{numbered[1]}.{numbered[2]}" if numbered else module.partition(".")[0]
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lorakit_cli.core.base_index import BaseIndex
-from lorakit_cli.core.block_scales import BlockScales, BoundScales
+from lorakit_cli.core.block_scales import BlockScales
+from lorakit_cli.core.bound_scales import BoundScales
 from lorakit_cli.core.lora_file import LoraFile, LoraLayer
 from lorakit_cli.core.match import Match, Part, Target
 from lorakit_cli.core.matching import Unmatched, match_layers

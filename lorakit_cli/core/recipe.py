@@ -30,7 +30,7 @@ class RecipeAdapter:
     file: str
     sha256: str
     weight: float
-    block_scales: Mapping[str, Any] | None = None
+    block_scales: Mapping[str, Any] | str | None = None
     triggers: tuple[str, ...] = ()
     size: int | None = None
     scales: str | None = None

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
-from lorakit_cli.core.block_scales import ResolvedScale
+from lorakit_cli.core.blocks import Position
+from lorakit_cli.core.bound_scales import BoundScales
 from lorakit_cli.core.families import adapter_family, base_family
 from lorakit_cli.core.plan import Plan, PlannedAdapter
+from lorakit_cli.core.resolved_scales import ResolvedScale, Touched, position_of, resolve
 from lorakit_cli.core.two_denoisers import only_the_first
 from lorakit_cli.service.unmatched_part import UnmatchedPart
 
@@ -64,6 +66,19 @@ def _adapter(plan: Plan, adapter: PlannedAdapter) -> AdapterPlan:
         len(adapter.file.layers),
         plan.matched(adapter.name),
         (min(strengths), max(strengths)),
-        tuple(scales.resolved()) if scales else (),
+        resolve(scales, _touched(plan, adapter.name, scales)) if scales else (),
         only_the_first(plan.base, plan.matches[adapter.name]),
     )
+
+
+def _touched(plan: Plan, adapter: str, scales: BoundScales) -> dict[tuple[str, Position | None], Touched]:
+    """Say where an adapter has layers, and how strongly they act."""
+    layers: dict[tuple[str, Position | None], set[int]] = {}
+    strengths: dict[tuple[str, Position | None], float] = {}
+    for target, terms in plan.terms.items():
+        for term in terms:
+            if term.adapter == adapter:
+                place = target.component, position_of(scales, target.component, term.part.parameter)
+                layers.setdefault(place, set()).add(id(term.layer))
+                strengths[place] = term.strength
+    return {place: Touched(len(found), strengths[place]) for place, found in layers.items()}

@@ -43,7 +43,7 @@ def make_plan(
     """
     library = library or open_library()
     found = tuple(find_adapters(specs, library, allow_pickle=allow_pickle))
-    scales = dict(block_scales or {})
+    scales = _with_block_weights(specs, block_scales or {})
     names = [adapter.name for adapter in found]
     for name in scales:
         if name not in names:
@@ -62,3 +62,12 @@ def make_plan(
     if strict:
         plan.require_all_matched()
     return Planned(plan, found, (opened.note,) if opened.note else ())
+
+
+def _with_block_weights(specs: Sequence[AdapterSpec], given: Mapping[str, BlockScales]) -> dict[str, BlockScales]:
+    """Give the block scales of all adapters, those said in their specs among them. Raises BlockScalesError."""
+    said = {spec.name: BlockScales({}, spec.block_weights) for spec in specs if spec.block_weights}
+    for name in said:
+        if name in given:
+            raise BlockScalesError(f"block scales of {name} are given twice, in --block-scales and behind its weight")
+    return {**given, **said}

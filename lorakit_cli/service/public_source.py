@@ -2,9 +2,10 @@
 
 import re
 
-from lorakit_cli.core.adapter_spec import is_plain, is_remote
+from lorakit_cli.core.adapter_spec import is_plain, is_remote, is_web
 from lorakit_cli.core.user_path import user_path
 from lorakit_cli.errors import PathError
+from lorakit_cli.sources.web_address import public_source as public_address_or_version
 
 _LOCAL = re.compile(r"[/\\.~]|[A-Za-z]:[\\/]")
 _HUB = "hf:"
@@ -15,8 +16,10 @@ def public_source(source: str) -> str:
 
     A reference to the Hub gets `hf:` in front, so that it is one on a machine where a file goes by the same words.
     """
+    if is_web(source):
+        return public_address_or_version(source)
     if is_remote(source):
-        return re.sub(r"[?#].*|(?<=//)[^/@]*@", "", source)
+        return source
     if not source or is_plain(source):
         return source
     is_path = "/" not in source or _LOCAL.match(source) or _is_here(source)

@@ -171,15 +171,15 @@ def test_dry_run_prints_the_plan_and_writes_nothing(draw, adapters, here):
     assert lines[1:] == [
         f"adapter ink:0.5 (lora rank 4) {adapters}/ink.safetensors",
         "  matched 188 of 188 layers: text_encoder 8, unet 180; strength 0 to 0.5",
-        "  block scale unet.down.block_0 0.5",
-        "  block scale unet.down.block_1 0.5",
-        "  block scale unet.down.block_2 0.5",
-        "  block scale unet.mid 0",
-        "  block scale unet.up.block_0 1",
-        "  block scale unet.up.block_1.0 0.4",
-        "  block scale unet.up.block_1.1 0.8",
-        "  block scale unet.up.block_1.2 1",
-        "  block scale unet.up.block_2 1",
+        "  block scales",
+        "    unet down block_0-2  0.5  strength 0.25  63 layers",
+        "    unet mid             0    strength 0     16 layers",
+        "    unet up block_0      1    strength 0.5   46 layers",
+        "    unet up block_1.0    0.4  strength 0.2   15 layers",
+        "    unet up block_1.1    0.8  strength 0.4   15 layers",
+        "    unet up block_1.2    1    strength 0.5   16 layers",
+        "    unet up block_2      1    strength 0.5   9 layers",
+        "    text_encoder         1    strength 0.5   8 layers",
         "changes 172 tensors: text_encoder 8, unet 164",
         "seeds 1 2",
         "would write a-red-heart_seed1.png",
@@ -194,6 +194,12 @@ def test_dry_run_prints_the_plan_and_writes_nothing(draw, adapters, here):
     assert report["plan"]["adapters"][0].keys() == {
         "name", "path", "architecture", "algorithms", "ranks", "weight", "layers", "matched", "strengths",
         "block_scales", "remark",
+    }  # fmt: skip
+    scaled = draw("-l", f"{adapters}/ink.safetensors", "--block-scales", scales, "--dry-run", "--json", "--seed", 1)
+    first = json.loads(scaled.stdout)["plan"]["adapters"][0]["block_scales"][0]
+    assert first == {
+        "component": "unet", "group": "down", "first": 0, "last": 2, "layer": None, "place": "unet.down.block_0-2",
+        "scale": 0.5, "strength": 0.5, "layers": 63,
     }  # fmt: skip
     assert (report["schema"], report["plan"]["changed"]) == (
         "lorakit/generate-plan/1",
