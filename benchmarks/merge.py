@@ -16,10 +16,11 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from benchmarks.full_size import RANK, write_unet_adapters
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 PROGRAM = Path(sys.executable).parent / "lorakit"
 ROUNDS = 4
+RANK = 32
 
 
 def seconds(*command: object) -> float:
@@ -42,7 +43,8 @@ def peak_memory(*command: object) -> float:
 def dense(paths: tuple[Path, Path]) -> tuple[float, int, int]:
     """Time building and decomposing the sums densely; give the time for all layers, the layers, and those timed."""
     with safe_open(paths[0], "pt") as first, safe_open(paths[1], "pt") as second:
-        stems = [key.removesuffix(".lora_A.weight") for key in first if key.endswith(".lora_A.weight")]
+        keys = list(first.keys())
+        stems = [key.removesuffix(".lora_A.weight") for key in keys if key.endswith(".lora_A.weight")]
         shapes = {
             stem: (
                 first.get_slice(f"{stem}.lora_B.weight").get_shape()[0],
@@ -69,6 +71,8 @@ def dense(paths: tuple[Path, Path]) -> tuple[float, int, int]:
 def main() -> None:
     """Run the commands in turns and print the least time of each, with ratios."""
     with tempfile.TemporaryDirectory() as name:
+        from benchmarks.full_size import write_unet_adapters
+
         folder = Path(name)
         one, two = paths = write_unet_adapters(folder)
         size = sum(path.stat().st_size for path in paths)

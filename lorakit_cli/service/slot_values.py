@@ -1,5 +1,6 @@
 """What adapters change in one module, read in fp64: as stacked factors, or as the whole change where there are none."""
 
+import math
 from functools import reduce
 
 import torch
@@ -34,18 +35,21 @@ def _inner(part: Contribution) -> int | None:
 def stacked(slot: MergeSlot, reader: TensorReader, left: Tensor, right: Tensor) -> None:
     """Fill `[rows, inner]`, which holds zeros, and `[inner, columns]` so that they multiply to the change of a module.
 
-    Strengths and scales go into the first. Raises CorruptFileError for values that are not finite.
+    They are computed in the dtype of these; strengths and scales go into the first. Raises CorruptFileError for values
+    that are not finite.
     """
     begin = 0
     for part in slot.contributions:
-        up, down = thin(part, reader)
+        up, down = thin(part, reader, left.dtype)
         end = begin + up.shape[1]
         left[part.share.offset : part.share.offset + up.shape[0], begin:end] = up
         right[begin:end] = down
         begin = end
 
 
-def thin(part: Contribution, reader: TensorReader, *, scaled: bool = True) -> tuple[Tensor, Tensor]:
+def thin(
+    part: Contribution, reader: TensorReader, dtype: torch.dtype = _WIDE, *, scaled: bool = True
+) -> tuple[Tensor, Tensor]:
     """Give the rows of a change that a module takes, as two factors, with their scale and strength in the first.
 
     Without `scaled` they are left out. Raises CorruptFileError.
@@ -54,7 +58,7 @@ def thin(part: Contribution, reader: TensorReader, *, scaled: bool = True) -> tu
     kind = layer.kind
     give = kind.product or (kind.thin and kind.thin.factors)
     assert give is not None
-    up, down = give(_read(part, reader), layer.scale * part.strength if scaled else 1.0)
+    up, down = give(_read(part, reader, dtype), layer.scale * part.strength if scaled else 1.0)
     return _rows(part, up), down.reshape(up.shape[1], -1)
 
 
@@ -66,7 +70,7 @@ def whole(slot: MergeSlot, reader: TensorReader) -> Tensor:
 def change_of(slot: MergeSlot, part: Contribution, reader: TensorReader) -> Tensor:
     """Give what one layer changes of a module at strength 1, in the form that `whole` has."""
     layer = part.share.layer
-    change = layer_delta(layer, _read(part, reader), None, _WIDE).reshape(part.share.rows, -1)
+    change = layer_delta(layer, _read(part, reader, _WIDE), None, _WIDE).reshape(part.share.rows, -1)
     change = _rows(part, change)
     if change.shape[0] != part.share.total:
         filled = change.new_zeros(part.share.total, change.shape[1])
@@ -94,14 +98,14 @@ def _rows(part: Contribution, change: Tensor) -> Tensor:
     return torch.cat(rows.chunk(2)[::-1]) if share.swapped else rows
 
 
-def _read(part: Contribution, reader: TensorReader) -> dict[str, Tensor]:
+def _read(part: Contribution, reader: TensorReader, dtype: torch.dtype) -> dict[str, Tensor]:
     layer = part.share.layer
     factors = dict(reader.layer(part.file, layer))
     for role, factor in factors.items():
         if factor.is_floating_point():
-            factors[role] = factor.to(_WIDE)
-            # The sum is finite where all values are, but for sizes that fp64 has and no file.
-            if not torch.isfinite(factors[role].sum()):
+            factors[role] = factor.to(dtype)
+            # A sum is quicker, and finite only where all values are.
+            if not math.isfinite(factors[role].sum()) and not torch.isfinite(factor).all():
                 raise CorruptFileError(
                     f"{layer.keys[role]} of {part.adapter} holds NaN or infinity; `lorakit inspect --scan` says where"
                 )

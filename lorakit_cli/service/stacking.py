@@ -8,19 +8,19 @@ from torch import Tensor
 from lorakit_cli.core.merge_method import MergeSettings
 from lorakit_cli.core.merge_slots import MergeSlot
 from lorakit_cli.errors import UnsupportedError
-from lorakit_cli.kinds.norms import product_norm
 from lorakit_cli.service.lanes import Job, Progress, run_side_by_side
 from lorakit_cli.service.slot_values import dtype_of, inner_size, stacked, thin
-from lorakit_cli.service.stored_factors import StoredFactors, compared, store
+from lorakit_cli.service.stored_factors import StoredFactors, compared, quick_norm, store
 from lorakit_cli.service.task_arithmetic import merged_factors
 from lorakit_cli.service.tensors import TensorReader
 
 # What rounding leaves of a sum that is none, relative to what was summed.
 _NOTHING = 1e-7
+_WIDE = torch.float64
 # So many modules make a job.
 _AT_ONCE = 8
 
-Give = Callable[[MergeSlot, TensorReader], tuple[Tensor, Tensor]]
+Give = Callable[[MergeSlot, TensorReader, torch.dtype], tuple[Tensor, Tensor]]
 
 
 def stack(
@@ -28,7 +28,8 @@ def stack(
 ) -> list[StoredFactors]:
     """Put the factors of each module side by side: their ranks add up, and their product is the sum.
 
-    Weights and scales go into the first factor. Raises UnsupportedError for a change that has no factors.
+    Weights and scales go into the first factor, in fp32 where it is then stored in 16 bits, else in fp64. Raises
+    UnsupportedError for a change that has no factors.
     """
     return _each(slots, reader, dtype, _side_by_side, progress)
 
@@ -55,7 +56,7 @@ def approximate(
     Raises UnsupportedError where they are not alike.
     """
 
-    def give(slot: MergeSlot, reader: TensorReader) -> tuple[Tensor, Tensor]:
+    def give(slot: MergeSlot, reader: TensorReader, wide: torch.dtype) -> tuple[Tensor, Tensor]:
         return merged_factors(slot, reader, settings)
 
     return _each(slots, reader, dtype, give, progress, exact=False)
@@ -75,12 +76,12 @@ def _each(
     def job(own: Sequence[MergeSlot]) -> Job:
         def run() -> int:
             for slot in own:
-                left, right = give(slot, reader)
-                norm = float(product_norm(left, right))
-                bound = float((left.norm(dim=0) * right.norm(dim=1)).sum())
+                stored = dtype or dtype_of(slot, reader)
+                left, right = give(slot, reader, torch.float32 if stored.itemsize < torch.float32.itemsize else _WIDE)
+                norm, bound = quick_norm(left, right)
                 if norm <= _NOTHING * bound:
                     left, right, norm = left[:, :0], right[:0], 0.0
-                result = store(slot, left, right, dtype or dtype_of(slot, reader), norm, 0.0)
+                result = store(slot, left, right, stored, norm, 0.0)
                 done[id(slot)] = result if exact else compared(result, left, right, reader)
             return len(own)
 
@@ -95,7 +96,7 @@ def _some(slots: Sequence[MergeSlot]) -> Iterator[Sequence[MergeSlot]]:
         yield slots[begin : begin + _AT_ONCE]
 
 
-def _side_by_side(slot: MergeSlot, reader: TensorReader) -> tuple[Tensor, Tensor]:
+def _side_by_side(slot: MergeSlot, reader: TensorReader, wide: torch.dtype) -> tuple[Tensor, Tensor]:
     inner = inner_size(slot)
     if inner is None:
         kinds = " + ".join(dict.fromkeys(part.share.layer.kind.name for part in slot.contributions))
@@ -104,21 +105,21 @@ def _side_by_side(slot: MergeSlot, reader: TensorReader) -> tuple[Tensor, Tensor
             "--method svd --rank N finds the closest ones and says how close"
         )
     rows, columns = slot.matrix
-    left = torch.zeros(rows, inner, dtype=torch.float64, device=reader.device)
+    left = torch.zeros(rows, inner, dtype=wide, device=reader.device)
     right = left.new_empty(inner, columns)
     stacked(slot, reader, left, right)
     return left, right
 
 
-def _added(slot: MergeSlot, reader: TensorReader) -> tuple[Tensor, Tensor]:
+def _added(slot: MergeSlot, reader: TensorReader, wide: torch.dtype) -> tuple[Tensor, Tensor]:
     if len(slot.contributions) == 1:
-        return _side_by_side(slot, reader)
+        return _side_by_side(slot, reader, wide)
     if any(not part.share.layer.kind.product or not part.share.covers for part in slot.contributions):
         raise UnsupportedError(
             f"{slot.place.stem}: linear adds factors, which is exact for plain LoRA of one and the same module alone; "
             "use --method cat or svd"
         )
-    pairs = [thin(part, reader, scaled=False) for part in slot.contributions]
+    pairs = [thin(part, reader, wide, scaled=False) for part in slot.contributions]
     scales = [part.share.layer.scale * part.strength for part in slot.contributions]
     ups, downs = zip(*pairs, strict=True)
     if all(_same(down, downs[0]) for down in downs):

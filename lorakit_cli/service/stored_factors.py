@@ -1,5 +1,6 @@
 """Two factors rounded to the dtype that they are stored in, and how far their product is from what it was to be."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,9 @@ from lorakit_cli.errors import UnsupportedError
 from lorakit_cli.kinds.norms import product_norm
 from lorakit_cli.service.slot_values import inner_size, stacked, whole
 from lorakit_cli.service.tensors import TensorReader
+
+# Squares below lose digits in fp32, and sums that come to less than this of their terms do.
+_LEAST, _CANCELLED = 1e-25, 1e-2
 
 
 class StoredFactors(NamedTuple):
@@ -38,15 +42,17 @@ def store(slot: MergeSlot, up: Tensor, down: Tensor, dtype: torch.dtype, norm: f
     dtype cannot hold.
     """
     stored_up, stored_down = up.to(dtype), down.to(dtype)
-    change_up, change_down = stored_up.to(up.dtype) - up, stored_down.to(up.dtype) - down
-    rounded = 0.0
-    if bool(change_up.any()) or bool(change_down.any()):
-        ups, downs = [change_up], [stored_down.to(up.dtype)]
-        if bool(change_down.any()):
-            ups.append(up)
-            downs.append(change_down)
-        rounded = float(product_norm(torch.cat(ups, 1), torch.cat(downs)))
-    if not torch.isfinite(torch.tensor(rounded)):
+    change_up, change_down = stored_up.to(up.dtype).sub_(up), stored_down.to(up.dtype).sub_(down)
+    ups, downs = [change_up], [stored_down.to(up.dtype)]
+    if bool(change_down.any()):
+        ups.append(up)
+        downs.append(change_down)
+    elif not bool(change_up.any()):
+        return StoredFactors(
+            slot, up.shape[1], dtype, to_bytes(stored_up), to_bytes(stored_down), norm, tail, tail, norm
+        )
+    rounded, _ = quick_norm(torch.cat(ups, 1), torch.cat(downs))
+    if not math.isfinite(rounded):
         name = str(dtype).removeprefix("torch.")
         raise UnsupportedError(
             f"{slot.place.stem} has values that {name} cannot hold; choose another --dtype: bf16 or fp32"
@@ -70,6 +76,20 @@ def compared(result: StoredFactors, up: Tensor, down: Tensor, reader: TensorRead
         norm = float(product_norm(left, right))
         apart = float(product_norm(torch.cat([up, -left], 1), torch.cat([down, right])))
     return result._replace(error=(apart**2 + rounded) ** 0.5, whole=norm)
+
+
+def quick_norm(up: Tensor, down: Tensor) -> tuple[float, float]:
+    """Give the norm of a product to six digits, and what it would be if no term cancelled another.
+
+    Its squares are in fp32 where they are neither lost nor cancel.
+    """
+    lefts, rights = up.float(), down.float()
+    lefts, rights = lefts.mT @ lefts, rights @ rights.mT
+    squared, bound = float((lefts * rights).sum()), float(lefts.diagonal() @ rights.diagonal())
+    if _LEAST < squared < math.inf and squared > _CANCELLED * bound:
+        return math.sqrt(squared), math.sqrt(bound)
+    norm = float(product_norm(up, down))
+    return norm, float((up.double().norm(dim=0) * down.double().norm(dim=1)).norm())
 
 
 def to_bytes(tensor: Tensor) -> bytes:
