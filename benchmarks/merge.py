@@ -1,9 +1,10 @@
 """How long merging and resizing of full-size adapters takes, beside `cp` and beside dense decompositions, in one run.
 
 Two adapters of rank 32 for the 722 linear layers of the UNet of SDXL, random values in fp16, files in to file out.
-What kohya's svd_merge_lora.py does is build the sum of each layer and decompose that whole with `torch.linalg.svd`;
-this is timed on one layer of each shape and multiplied by how many layers have it, for all of them would take ten
-minutes. Each command in turns, and of each the least of several rounds.
+What kohya's svd_merge_lora.py does is build the sum of each layer and decompose that whole with `torch.linalg.svd`.
+This is timed on one layer of each shape and multiplied by how many layers have it, for all of them would take minutes;
+the vectors that nobody wants, which kohya's has made as well, are left out. Each command in turns, and of each the
+least of several rounds.
 """
 
 import subprocess
@@ -62,7 +63,7 @@ def dense(paths: tuple[Path, Path]) -> tuple[float, int, int]:
             ]
             begin = time.perf_counter()
             change = sum(up @ down for up, down in factors)
-            left, values, right = torch.linalg.svd(change)
+            left, values, right = torch.linalg.svd(change, full_matrices=False)
             _ = left[:, :RANK] @ torch.diag(values[:RANK]), right[:RANK]
             total += count * (time.perf_counter() - begin)
     return total, len(stems), len(counts)

@@ -1,6 +1,6 @@
 """`lorakit merge`: several adapters as one."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,9 +9,13 @@ from lorakit_cli.commands._options import AllowPickleOpt, JsonOpt, LoraOpt, Quie
 from lorakit_cli.commands._output import emit, emit_json, printable, progress_bar, size_text, warn
 from lorakit_cli.core.block_scales import parse_block_scales
 from lorakit_cli.core.merge_method import merge_settings
+from lorakit_cli.core.output_file import require_absent
 from lorakit_cli.core.rank_rule import rank_rule
 from lorakit_cli.core.user_path import user_path
 from lorakit_cli.errors import OptionError
+
+if TYPE_CHECKING:
+    from lorakit_cli.service.overlap_report import OverlapReport
 
 
 def merge(
@@ -47,6 +51,12 @@ def merge(
         list[str] | None,
         typer.Option("--block-scales", metavar="[NAME=]JSON|FILE", help="Scales per block, as in generate."),
     ] = None,
+    analyze: Annotated[
+        bool, typer.Option("--analyze", help="Show what the adapters have in common; needs no --out.")
+    ] = False,
+    plot: Annotated[
+        str | None, typer.Option("--plot", metavar="FILE.png", help="Draw that as a heat map, with --analyze or not.")
+    ] = None,
     to: Annotated[Layout | None, typer.Option("--to", help="Layout to write; default: that of the first.")] = None,
     dtype: Annotated[Dtype | None, typer.Option("--dtype", help="Store in this dtype; default: the widest.")] = None,
     base: Annotated[
@@ -64,13 +74,17 @@ def merge(
     """
     rule = rank_rule(rank, energy, None, None, size)
     settings = merge_settings(method, reduces=bool(rule.given), density=density, majority_sign=majority_sign, seed=seed)
-    if out is None:
-        raise OptionError("say where to: --out FILE")
+    looks = analyze or plot is not None
+    if out is None and not looks:
+        raise OptionError("say where to: --out FILE, or --analyze to see what the adapters have in common")
+    picture = None if plot is None else user_path(plot)
+    if picture is not None:
+        require_absent(picture, overwrite=overwrite)
     from lorakit_cli.service.merge_request import MergeRequest, prepare_merge
 
     request = MergeRequest(
         parse_specs(lora),
-        user_path(out),
+        None if out is None else user_path(out),
         settings,
         rule,
         parse_block_scales(block_scales or ()),
@@ -81,10 +95,23 @@ def merge(
         allow_pickle,
     )
     prepared = prepare_merge(request)
+    overlap = None
+    if looks:
+        from lorakit_cli.service.overlap import analyze as look
+
+        with progress_bar("overlap", quiet=quiet) as progress:
+            overlap = look(prepared, progress)
+        if picture is not None:
+            from lorakit_cli.service.overlap_plot import plot as draw
+
+            draw(overlap, picture, overwrite=overwrite)
+        if out is None:
+            _show(overlap, as_json=as_json, quiet=quiet)
+            return
     from lorakit_cli.service.merging import merge as run
 
     with progress_bar("layers", quiet=quiet) as progress:
-        report = run(prepared, progress)
+        report = run(prepared, progress)._replace(overlap=overlap)
     if not quiet:
         for remark in report.remarks:
             warn(remark)
@@ -98,3 +125,16 @@ def merge(
         parts = ", ".join(f"{each.name}:{each.weight:g}" for each in report.adapters)
         emit(printable(f"  {report.method} of {parts}"))
         emit("\n".join((whole_line(report), *part_lines(report))))
+        if overlap:
+            _show(overlap, as_json=False, quiet=quiet)
+
+
+def _show(overlap: "OverlapReport", *, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        emit_json("overlap", overlap)
+        return
+    from lorakit_cli.commands._overlap import overlap_lines
+
+    emit("\n".join(overlap_lines(overlap, with_blocks=not quiet)))
+    for warning in () if quiet else overlap.warnings:
+        warn(warning)

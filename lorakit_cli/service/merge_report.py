@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from lorakit_cli.core.block_names import block_order
+from lorakit_cli.service.overlap_report import OverlapReport
 
 
 class LayerResult(NamedTuple):
@@ -51,7 +52,7 @@ class MergeReport(NamedTuple):
     """What `merge` wrote.
 
     `unchanged` counts sums of what is no matrix (norms, biases), `zero` layers that cancel out and are gone; `remarks`
-    say what is unusual.
+    say what is unusual, `overlap` what the adapters have in common, where that was asked for.
     """
 
     out: str
@@ -70,6 +71,7 @@ class MergeReport(NamedTuple):
     components: tuple[PartResult, ...]
     blocks: tuple[PartResult, ...]
     remarks: tuple[str, ...]
+    overlap: OverlapReport | None = None
 
 
 class ResizeReport(NamedTuple):

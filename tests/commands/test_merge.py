@@ -47,7 +47,7 @@ def test_the_reports_as_json_have_these_keys(merge, lorakit, base, adapters, her
     report = done(merge("--out", "out.safetensors", "--rank", 3, "--json"))
     assert report.keys() == {
         "schema", "out", "method", "architecture", "layout", "adapters", "layers", "unchanged", "zero", "size",
-        "rank_before", "rank_after", "energy", "error", "components", "blocks", "remarks",
+        "rank_before", "rank_after", "energy", "error", "components", "blocks", "remarks", "overlap",
     }  # fmt: skip
     assert report["schema"] == "lorakit/merge/1"
     assert report["components"][0].keys() == report["blocks"][0].keys() == PART
@@ -118,7 +118,7 @@ def test_library_names_weights_and_triggers(lorakit, here):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "say where to: --out FILE"),
+        ((), "say where to: --out FILE, or --analyze"),
         (("--out", "x.txt"), "the diffusers layout is a file, so a name in .safetensors"),
         (("--out", "x.safetensors", "--to", "peft"), "the peft layout is a folder"),
         (("--out", "x.safetensors", "--method", "tise"), "--method 'tise' is not known; did you mean ties"),
