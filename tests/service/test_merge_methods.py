@@ -17,6 +17,7 @@ MODULES = {
     "conv": "down_blocks.1.resnets.0.conv1",
 }
 LAYERS = {"linear": (16, 16), "wide": (16, 32), "conv": (16, 8, 3, 3)}
+BOTH = ("first", "second")
 PLAIN = ("ties", "dare_linear", "dare_ties", "magnitude_prune")
 
 
@@ -30,14 +31,14 @@ class Model(nn.Module):
 
 
 def random_model(*names, ranks=(3, 3), alphas=(6, 1.5)):
-    """Make a peft model with random adapters `a` and `b`."""
+    """Make a peft model with random adapters under both names."""
     torch.manual_seed(0)
     configs = [
         LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(names))
         for rank, alpha in zip(ranks, alphas, strict=True)
     ]
-    model = get_peft_model(Model(), configs[0], adapter_name="a")
-    model.add_adapter("b", configs[1])
+    model = get_peft_model(Model(), configs[0], adapter_name=BOTH[0])
+    model.add_adapter(BOTH[1], configs[1])
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             parameter.data = torch.randn(parameter.shape)
@@ -64,7 +65,7 @@ def merged(lorakit, base, here):
 
     def run(model, names, weights, method, *options):
         specs = []
-        for adapter, weight in zip("ab", weights, strict=True):
+        for adapter, weight in zip(BOTH, weights, strict=True):
             write(here / f"{adapter}.safetensors", as_kohya(factors_of(model, adapter, names), KOHYA))
             specs += ["--lora", f"./{adapter}.safetensors:{weight}"]
         options = ["--method", method, *options, "--base", base, "--out", "out.safetensors", "--overwrite", "--json"]
@@ -78,7 +79,7 @@ def by_peft(model, names, weights, method, **options):
     """Merge with peft, and give the changes."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model.add_weighted_adapter(["a", "b"], list(weights), "merged", method, **options)
+        model.add_weighted_adapter(list(BOTH), list(weights), "merged", method, **options)
     found = {}
     for name in names:
         layer = layer_of(model, name)
@@ -138,11 +139,11 @@ def drawn_by_peft(model, name, method, seed, given):
     if "svd" in method:
         rank = given["svd_rank"]
         down, up = tuner._svd_generalized_task_arithmetic_weighted_adapter(
-            method, ["a", "b"], [0.7, 0.4], rank, layer, *target, 0.6, "total"
+            method, list(BOTH), [0.7, 0.4], rank, layer, *target, 0.6, "total"
         )
     else:
         down, up = tuner._generalized_task_arithmetic_weighted_adapter(
-            method, ["a", "b"], [0.7, 0.4], layer, 0.6, "total"
+            method, list(BOTH), [0.7, 0.4], layer, 0.6, "total"
         )
     change = up.detach().double().flatten(1) @ down.detach().double().flatten(1)
     return {("unet", MODULES[name]): change.reshape(layer.get_base_layer().weight.shape)}
@@ -151,7 +152,7 @@ def drawn_by_peft(model, name, method, seed, given):
 def test_what_is_drawn_keeps_the_share_and_the_expectation(merged):
     """Beside a weight of 0 the other change is seen alone: kept values are divided by the density."""
     model = random_model("conv")
-    (change,) = expected(factors_of(model, "a", ["conv"])).values()
+    (change,) = expected(factors_of(model, BOTH[0], ["conv"])).values()
     found, _ = merged(model, ["conv"], (1, 0), "dare_linear_svd", "--density", 0.25, "--energy", 1.0)
     (kept,) = found.values()
     there = kept.abs() > 1e-4
@@ -166,7 +167,7 @@ def test_a_negative_weight_turns_the_change_before_signs_are_elected(merged):
     options = ["--density", 0.5, "--rank", 5]
     found, _ = merged(model, names, (1, -0.5), "ties_svd", *options)
     layer = layer_of(model, "linear")
-    layer.lora_B["b"].weight.data.neg_()
+    layer.lora_B[BOTH[1]].weight.data.neg_()
     same, _ = merged(model, names, (1, 0.5), "ties_svd", *options)
     assert distance(found, same) < 1e-6
 
@@ -176,11 +177,11 @@ def test_linear_is_what_peft_makes_of_equal_factors(merged):
     model = random_model(*names)
     for name in names:
         layer = layer_of(model, name)
-        layer.lora_A["b"].weight.data = layer.lora_A["a"].weight.data.clone()
+        layer.lora_A[BOTH[1]].weight.data = layer.lora_A[BOTH[0]].weight.data.clone()
     found, report = merged(model, names, (0.7, -0.4), "linear")
     wanted = {
-        key: each * 0.7 - 0.4 * expected(factors_of(model, "b", names))[key]
-        for key, each in expected(factors_of(model, "a", names)).items()
+        key: each * 0.7 - 0.4 * expected(factors_of(model, BOTH[1], names))[key]
+        for key, each in expected(factors_of(model, BOTH[0], names)).items()
     }
     assert distance(found, wanted) < 1e-6
     assert report["rank_after"] == [3, 3]
@@ -190,7 +191,7 @@ def test_the_error_is_that_against_the_exact_sum(merged):
     """Whatever a method makes of it, the report says how far it is from the weighted sum."""
     names = list(LAYERS)
     model = random_model(*names)
-    one, two = (expected(factors_of(model, adapter, names)) for adapter in "ab")
+    one, two = (expected(factors_of(model, adapter, names)) for adapter in BOTH)
     exact = {key: 0.7 * one[key] + 0.4 * two[key] for key in one}
     for method, options in {name: ["--density", 0.5] for name in (*PLAIN, "ties_svd", "dare_linear_svd")}.items():
         found, report = merged(model, names, (0.7, 0.4), method, *options)
@@ -204,7 +205,7 @@ def test_a_pruned_change_is_reduced_as_closely_as_can_be(merged):
     model = random_model(*names)
     found, report = merged(model, names, (1, 1), "magnitude_prune_svd", "--density", 0.5, "--rank", 4)
     total = torch.zeros(16, 32, dtype=torch.float64)
-    for adapter in "ab":
+    for adapter in BOTH:
         (change,) = expected(factors_of(model, adapter, names)).values()
         limit = change.abs().flatten().sort(descending=True).values[255]
         total += torch.where(change.abs() >= limit, change, 0)
@@ -216,7 +217,7 @@ def test_a_pruned_change_is_reduced_as_closely_as_can_be(merged):
 def test_different_ranks_want_the_svd_form(lorakit, base, here):
     model = random_model("linear", ranks=(3, 4))
     specs = []
-    for adapter in "ab":
+    for adapter in BOTH:
         write(here / f"{adapter}.safetensors", as_kohya(factors_of(model, adapter, ["linear"]), KOHYA))
         specs += ["--lora", f"./{adapter}.safetensors"]
     arguments = ["merge", *specs, "--base", base, "--out", "out.safetensors", "--density", 0.5, "--method"]
