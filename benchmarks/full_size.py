@@ -81,6 +81,21 @@ def write_adapters(folder: Path, family: str) -> tuple[Path, Path]:
     return paths
 
 
+def write_unet_adapters(folder: Path) -> tuple[Path, Path]:
+    """Write two adapters for the UNet of SDXL."""
+    paths = folder / "one.safetensors", folder / "two.safetensors"
+    layers = dict(_linear(modules("sdxl")["unet"], ADAPTED))
+    for seed, path in enumerate(paths):
+        generator = torch.Generator().manual_seed(seed)
+        factors: dict[str, torch.Tensor] = {}
+        for name, (rows, columns) in layers.items():
+            down = torch.randn(RANK, columns, generator=generator) * columns**-0.5
+            up = torch.randn(rows, RANK, generator=generator) * 0.02
+            factors |= {f"unet.{name}.lora_A.weight": down.half(), f"unet.{name}.lora_B.weight": up.half()}
+        save_file(factors, path)
+    return paths
+
+
 def _values(name: str, value: torch.Tensor) -> torch.Tensor:
     if not value.dtype.is_floating_point:
         return torch.arange(value.numel()).reshape(value.shape)

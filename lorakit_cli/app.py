@@ -16,6 +16,8 @@ from lorakit_cli.commands.fuse import fuse
 from lorakit_cli.commands.generate import generate
 from lorakit_cli.commands.inspect import inspect
 from lorakit_cli.commands.list_adapters import list_adapters
+from lorakit_cli.commands.merge import merge
+from lorakit_cli.commands.resize import resize
 from lorakit_cli.commands.save import save
 from lorakit_cli.commands.unfuse import unfuse
 from lorakit_cli.commands.verify import verify
@@ -108,6 +110,8 @@ app.command("verify", cls=LightCommand)(reports_errors(verify))
 app.command("unfuse", cls=LightCommand)(reports_errors(unfuse))
 app.command("save", cls=LightCommand)(reports_errors(save))
 app.command("convert", cls=LightCommand)(reports_errors(convert))
+app.command("merge", cls=LightCommand)(reports_errors(merge))
+app.command("resize", cls=LightCommand)(reports_errors(resize))
 app.command("inspect", cls=LightCommand)(reports_errors(inspect))
 app.command("list-adapters", cls=LightCommand)(reports_errors(list_adapters))
 

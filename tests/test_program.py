@@ -19,7 +19,18 @@ def test_version(lorakit):
 
 def test_help_of_every_command_has_an_example(lorakit):
     listed = lorakit("--help").stdout
-    for command in ("generate", "fuse", "verify", "unfuse", "save", "convert", "inspect", "list-adapters"):
+    for command in (
+        "generate",
+        "fuse",
+        "verify",
+        "unfuse",
+        "save",
+        "convert",
+        "merge",
+        "resize",
+        "inspect",
+        "list-adapters",
+    ):
         assert f"\n  {command} " in listed
         text = lorakit(command, "--help").stdout
         assert f"Example: lorakit {command} " in text

@@ -1,11 +1,11 @@
 """`lorakit convert`: write an adapter in the layout that another program reads."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lorakit_cli.commands._layouts import Dtype, Layout
 from lorakit_cli.commands._options import AllowPickleOpt, JsonOpt, QuietOpt
 from lorakit_cli.commands._output import emit, emit_json, printable, size_text, warn
 from lorakit_cli.core.user_path import user_path
@@ -13,23 +13,6 @@ from lorakit_cli.errors import OptionError
 
 if TYPE_CHECKING:
     from lorakit_cli.service.convert_report import ConvertReport
-
-
-class Layout(StrEnum):
-    """Layouts to convert to."""
-
-    diffusers = "diffusers"
-    peft = "peft"
-    kohya = "kohya"
-    comfy = "comfy"
-
-
-class Dtype(StrEnum):
-    """Dtypes to store an adapter in."""
-
-    fp16 = "fp16"
-    bf16 = "bf16"
-    fp32 = "fp32"
 
 
 def convert(

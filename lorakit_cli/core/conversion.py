@@ -34,11 +34,11 @@ def convert_layers(
     Raises UnsupportedError for what the layout cannot hold, with the reason.
     """
     _require_held(base, matches, target)
-    slots = {name: _slots(base, name, target) for name in dict.fromkeys(component_of(match) for match in matches)}
+    slots = {name: slots_of(base, name, target) for name in dict.fromkeys(component_of(match) for match in matches)}
     shares: dict[tuple[str, str, str], list[tuple[Slot, Share]]] = {}
     for match in matches:
         component = component_of(match)
-        for slot, share in _shares(match, slots[component]):
+        for slot, share in shares_of(match, slots[component]):
             shares.setdefault((component, slot.stem, match.layer.kind.name), []).append((slot, share))
     return tuple(_new_layer(file, parts, target) for parts in shares.values())
 
@@ -49,7 +49,7 @@ def _require_held(base: BaseIndex, matches: Sequence[Match], target: TargetLayou
         raise UnsupportedError(f"the {target.name} layout {reason}{hint}")
 
 
-def _slots(base: BaseIndex, name: str, target: TargetLayout) -> dict[str, Slot]:
+def slots_of(base: BaseIndex, name: str, target: TargetLayout) -> dict[str, Slot]:
     """Give for each module of a component the name that the new layout has for it: the widest, then the first."""
     component = base.components[name]
     chosen: dict[str, Name] = {module: Name(module, (module,)) for module in component.modules}
@@ -66,12 +66,15 @@ def _slots(base: BaseIndex, name: str, target: TargetLayout) -> dict[str, Slot]:
     return {module: made[entry.text] for module, entry in chosen.items()}
 
 
-def _shares(match: Match, slots: Mapping[str, Slot]) -> Iterator[tuple[Slot, Share]]:
-    """Part a layer among the names of the new layout; parts that stay together stay in one share."""
+def shares_of(match: Match, slots: Mapping[str, Slot]) -> Iterator[tuple[Slot, Share]]:
+    """Part a layer among the names of the new layout; parts that stay together stay in one share.
+
+    Raises UnsupportedError where the layout has its parts in another order.
+    """
     layer = match.layer
     own = slots[match.name.parts[0]]
     if own.name.parts == match.name.parts:
-        rows = sum(_shape(own.component, module, layer)[0] for module in own.name.parts)
+        rows = sum(shape_of(own.component, module, layer)[0] for module in own.name.parts)
         yield own, Share(layer, 0, rows, rows, 0, rows, match.name.swapped != own.name.swapped)
         return
     parts = list(zip(match.name.parts, match.parts, strict=True))
@@ -79,7 +82,7 @@ def _shares(match: Match, slots: Mapping[str, Slot]) -> Iterator[tuple[Slot, Sha
         slot = slots[parts[0][0]]
         together = [(module, part) for module, part in parts if slots[module] is slot]
         parts = [entry for entry in parts if entry not in together]
-        sizes = [_shape(slot.component, module, layer)[0] for module in slot.name.parts]
+        sizes = [shape_of(slot.component, module, layer)[0] for module in slot.name.parts]
         first = slot.name.parts.index(together[0][0])
         order = slot.name.parts[first : first + len(together)]
         if order != tuple(module for module, _ in together):
@@ -89,7 +92,8 @@ def _shares(match: Match, slots: Mapping[str, Slot]) -> Iterator[tuple[Slot, Sha
         yield slot, Share(layer, start, stop, match.parts[-1].stop, sum(sizes[:first]), sum(sizes), swapped)
 
 
-def _shape(component: BaseComponent, module: str, layer: LoraLayer) -> tuple[int, ...]:
+def shape_of(component: BaseComponent, module: str, layer: LoraLayer) -> tuple[int, ...]:
+    """Give the shape of the parameter of a module that a layer changes. Raises UnsupportedError."""
     for parameter in (f"{module}.{layer.kind.parameter}", module):
         shape = component.find(parameter)
         if shape is not None:
@@ -99,7 +103,7 @@ def _shape(component: BaseComponent, module: str, layer: LoraLayer) -> tuple[int
 
 def _new_layer(file: LoraFile, parts: Sequence[tuple[Slot, Share]], target: TargetLayout) -> NewLayer:
     slot, share = parts[0]
-    shape = _shape(slot.component, slot.name.parts[0], share.layer)
+    shape = shape_of(slot.component, slot.name.parts[0], share.layer)
     place = Place(slot.stem, slot.component.name, slot.name, (share.total, *shape[1:]), target)
     if len(parts) == 1 and share.stop - share.start == share.total:
         return rename(file, place, share)

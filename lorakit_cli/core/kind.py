@@ -1,7 +1,7 @@
 """One adapter algorithm: the parts its layers have, what shape they give, and what they come to."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lorakit_cli.core.record import Record
 
@@ -36,6 +36,16 @@ def _always(shapes: Shapes) -> bool:
     return True
 
 
+class Thin(NamedTuple):
+    """A delta as two matrices, `[out, inner]` and `[inner, in * kernel]`, for an algorithm that stores other factors.
+
+    `inner(shapes)` is their common size, `factors(factors, scale)` gives the two; their product is the delta exactly.
+    """
+
+    inner: Callable[[Shapes], int]
+    factors: Callable[[Factors, float], tuple["Tensor", "Tensor"]]
+
+
 class Kind(Record):
     """One adapter algorithm.
 
@@ -57,8 +67,8 @@ class Kind(Record):
     the roles of which each row of the change has its own row, while all others belong to every row: from some of their
     rows `delta` gives those of the change, times whatever the scale is multiplied by. It is empty where any row takes
     all of them. `product(factors, scale)` gives two matrices whose product is the delta, for an algorithm of which that
-    is all; None for any other. The tensors of `whole_numbers` are flags, counts or places, of any dtype; all others
-    are floating numbers.
+    is all; None for any other. `thin` does so for one that takes a computation to become a product. The tensors of
+    `whole_numbers` are flags, counts or places, of any dtype; all others are floating numbers.
     """
 
     name: str
@@ -78,3 +88,4 @@ class Kind(Record):
     whole_numbers: frozenset[str] = frozenset()
     by_row: frozenset[str] = frozenset()
     product: Callable[[Factors, float], tuple["Tensor", "Tensor"]] | None = None
+    thin: Thin | None = None

@@ -47,6 +47,11 @@ class Share(NamedTuple):
         """Whether these are all rows of the layer, in their order."""
         return self.stop - self.start == self.rows and not self.swapped
 
+    @property
+    def covers(self) -> bool:
+        """Whether these are all rows of the layer and of the new one, in the layer's order."""
+        return self.whole and self.rows == self.total
+
 
 class NewLayer(NamedTuple):
     """A layer of the new file: the modules it covers, its tensors, its rank and scale, and the layers it is made of."""

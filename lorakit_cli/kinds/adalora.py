@@ -5,7 +5,7 @@ Zhang et al., 2023, arXiv:2303.10512; https://github.com/huggingface/peft/blob/m
 
 from typing import TYPE_CHECKING
 
-from lorakit_cli.core.kind import Factors, Kind, Settings, Shapes
+from lorakit_cli.core.kind import Factors, Kind, Settings, Shapes, Thin
 from lorakit_cli.kinds.lora import LORA, SUFFIXES, pair_rank
 from lorakit_cli.kinds.shapes import require_same_rank
 
@@ -31,11 +31,17 @@ def _scale(alpha: float | None, rank: int, shapes: Shapes) -> float:
 
 def _delta(factors: Factors, scale: float, base: "Tensor | None", settings: Settings) -> "Tensor":
     """Give `scale * up @ (singular * down)` as `[out, in * kernel]`; a stored `ranknum` takes the rank's place."""
+    up, down = _thin(factors, scale)
+    return up @ down
+
+
+def _thin(factors: Factors, scale: float) -> tuple["Tensor", "Tensor"]:
+    """Give up, and down with the singular values and the scale."""
     up, down, singular = (factors[role].flatten(1) for role in ("up", "down", "singular"))
     weights = singular * scale
     if "ranknum" in factors:
         weights = weights * ((down.shape[0] + _EPSILON) / (factors["ranknum"].reshape(()) + _EPSILON))
-    return up @ (down * weights)
+    return up, down * weights
 
 
 ADALORA = Kind(
@@ -48,4 +54,5 @@ ADALORA = Kind(
     _scale,
     optional=frozenset({"ranknum"}),
     whole_numbers=frozenset({"ranknum"}),
+    thin=Thin(_rank, _thin),
 )

@@ -95,6 +95,7 @@ def with_magnitude(direction: Kind, name: str) -> Kind:
         # A magnitude along the columns takes all rows.
         by_row=frozenset(),
         product=None,
+        thin=None,
     )
 
 

@@ -7,7 +7,7 @@ OneTrainer convolution factors as `[out, rank, 1, 1]` and `[rank, in, *kernel]`.
 
 from typing import TYPE_CHECKING
 
-from lorakit_cli.core.kind import Factors, Kind, Settings, Shape, Shapes
+from lorakit_cli.core.kind import Factors, Kind, Settings, Shape, Shapes, Thin
 from lorakit_cli.kinds.norms import loha_norm
 from lorakit_cli.kinds.shapes import flat, require_matrix, require_same_rank, require_values
 from lorakit_cli.kinds.tucker import core_rank, rebuild
@@ -82,6 +82,20 @@ def _tucker_delta(factors: Factors, scale: float, base: "Tensor | None", setting
     return first.mul_(rebuild(factors["hada_t2"], w2_a.T, w2_b))
 
 
+def _inner(shapes: Shapes) -> int:
+    return shapes["hada_w1_a"][1] * shapes["hada_w2_a"][1]
+
+
+def _thin(factors: Factors, scale: float) -> tuple["Tensor", "Tensor"]:
+    """Give the Khatri-Rao products of both left and both right factors: of rank r each, a product of rank r * r.
+
+    Hyeon-Woo et al., 2021, arXiv:2108.06098, proposition 1.
+    """
+    w1_a, w1_b, w2_a, w2_b = (factors[role].flatten(1) for role in _FACTORS)
+    left = ((w1_a * scale).unsqueeze(2) * w2_a.unsqueeze(1)).flatten(1)
+    return left, (w1_b.unsqueeze(1) * w2_b.unsqueeze(0)).flatten(0, 1)
+
+
 LOHA = Kind(
     "loha",
     {role: role for role in _FACTORS},
@@ -91,6 +105,7 @@ LOHA = Kind(
     _rank,
     norm=loha_norm,
     by_row=frozenset({"hada_w1_a", "hada_w2_a"}),
+    thin=Thin(_inner, _thin),
 )
 
 LOHA_TUCKER = Kind(

@@ -6,7 +6,7 @@ https://github.com/KohakuBlueleaf/LyCORIS/blob/main/lycoris/functional/general.p
 
 from typing import TYPE_CHECKING
 
-from lorakit_cli.core.kind import Factors, Kind, Settings, Shape, Shapes
+from lorakit_cli.core.kind import Factors, Kind, Settings, Shape, Shapes, Thin
 from lorakit_cli.kinds.lora import SUFFIXES
 from lorakit_cli.kinds.norms import lora_norm
 from lorakit_cli.kinds.shapes import require_matrix, require_same_rank, require_values
@@ -51,6 +51,18 @@ def _delta(factors: Factors, scale: float, base: "Tensor | None", settings: Sett
     return rebuild(factors["mid"], factors["up"].flatten(1) * scale, factors["down"].flatten(1))
 
 
+def _inner(shapes: Shapes) -> int:
+    return shapes["up"][1]
+
+
+def _thin(factors: Factors, scale: float) -> tuple["Tensor", "Tensor"]:
+    """Give `scale * up` and the convolution that mid and down are together."""
+    import torch
+
+    inner = torch.einsum("mnk,ni->mik", factors["mid"].flatten(2), factors["down"].flatten(1))
+    return factors["up"].flatten(1) * scale, inner.flatten(1)
+
+
 LORA_TUCKER = Kind(
     "lora-tucker",
     SUFFIXES | {"lora_mid.weight": "mid"},
@@ -59,4 +71,5 @@ LORA_TUCKER = Kind(
     _delta,
     _rank,
     norm=lora_norm,
+    thin=Thin(_inner, _thin),
 )

@@ -36,12 +36,19 @@ def write_adapter(
     `path` is what messages call it, `metadata` that of the adapter that it is made from, `source` the bytes of that.
     Raises OutputError where it does not read back as what it was to become.
     """
+    return write_checked(out, path, base, layers, header_metadata(target, base, layers, metadata), source)
+
+
+def header_metadata(
+    target: TargetLayout, base: BaseIndex, layers: Sequence[NewLayer], metadata: Mapping[str, str]
+) -> dict[str, str]:
+    """Give the metadata of a file of one layout: what is carried on, and the settings that the layout has there."""
     kept = carried(metadata)
     if not target.alpha:
         from lorakit_cli.core.peft_config import diffusers_metadata
 
         kept |= diffusers_metadata(by_component(layers), base.components)
-    return write_checked(out, path, base, layers, kept, source)
+    return kept
 
 
 def write_checked(

@@ -1,6 +1,5 @@
 """Write an adapter in another layout, with the same changes: converted, read back and compared before it appears."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,22 +8,17 @@ from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.conversion import convert_layers
 from lorakit_cli.core.lora_file import LoraFile
 from lorakit_cli.core.new_layer import NewLayer
-from lorakit_cli.core.output_file import new_file, require_absent
-from lorakit_cli.core.output_folder import new_folder, require_no_folder
 from lorakit_cli.core.source import Source
 from lorakit_cli.core.target_layout import TargetLayout
-from lorakit_cli.errors import OptionError, OutputError
+from lorakit_cli.errors import OptionError
 from lorakit_cli.formats.targets import TARGETS
-from lorakit_cli.service.carried_metadata import carried
 from lorakit_cli.service.convert_report import Approximated, ConvertReport
-from lorakit_cli.service.converted_file import by_component, write_adapter, write_checked
 from lorakit_cli.service.placing import Placing, place, undecided
 from lorakit_cli.service.reading import open_adapter
+from lorakit_cli.service.written_adapter import require_place, write_layers
 from lorakit_cli.sources.local import find_files
 
 DTYPES = ("fp16", "bf16", "fp32")
-_PEFT_WEIGHTS = "adapter_model.safetensors"
-_PEFT_CONFIG = "adapter_config.json"
 
 
 class ConvertRequest(NamedTuple):
@@ -47,11 +41,8 @@ def convert(request: ConvertRequest) -> ConvertReport:
     layout cannot hold, OutputError.
     """
     target = TARGETS[request.to]
-    _require_name(request)
-    path = _only_file(request)
-    _require_apart(path, request.out)
-    # Before work is done for it.
-    (require_no_folder if request.to == "peft" else require_absent)(request.out, overwrite=request.overwrite)
+    path = only_file(request.source, allow_pickle=request.allow_pickle)
+    require_place(request.out, request.to, [path], overwrite=request.overwrite)
     given = file = open_adapter(path, allow_pickle=request.allow_pickle)
     placings = place(file, request.base)
     approximated: tuple[Approximated, ...] = ()
@@ -62,13 +53,12 @@ def convert(request: ConvertRequest) -> ConvertReport:
         placings = tuple(placing.of(file) for placing in placings)
     base, layers = _converted(file, placings, target)
     error: float | None = None
-    write = _write_peft if request.to == "peft" else _write_file
     with Source(file.data) as source:
         if request.dtype:
             from lorakit_cli.service.casting import cast
 
             layers, error = cast(layers, source, request.dtype)
-        size = write(request, base, layers, file, source)
+        size = write_layers(request.out, target, base, layers, file.metadata, source, overwrite=request.overwrite)
     return ConvertReport(
         source=str(path),
         out=str(request.out),
@@ -89,28 +79,12 @@ def convert(request: ConvertRequest) -> ConvertReport:
     )
 
 
-def _only_file(request: ConvertRequest) -> Path:
-    files = find_files(request.source, allow_pickle=request.allow_pickle)
+def only_file(source: str, *, allow_pickle: bool = False) -> Path:
+    """Find the one adapter file that a word on the command line means. Raises OptionError where it means several."""
+    files = find_files(source, allow_pickle=allow_pickle)
     if len(files) > 1:
-        raise OptionError(
-            f"{request.source} holds several adapters, name one: {', '.join(file.name for file in files)}"
-        )
+        raise OptionError(f"{source} holds several adapters, name one: {', '.join(file.name for file in files)}")
     return files[0]
-
-
-def _require_name(request: ConvertRequest) -> None:
-    """Refuse a name under which nobody would look for what is written."""
-    as_file = request.out.suffix.lower() == ".safetensors"
-    if as_file == (request.to == "peft"):
-        wanted = "a folder, so no name in .safetensors" if as_file else "a file, so a name in .safetensors"
-        raise OptionError(f"--out {request.out}: the {request.to} layout is {wanted}")
-
-
-def _require_apart(path: Path, out: Path) -> None:
-    """Refuse to write over what is read, or over the folder that it lies in."""
-    source, target = path.resolve(), out.resolve()
-    if target == source or target in source.parents or (out.exists() and out.samefile(path)):
-        raise OutputError(f"{out} is or holds the adapter that is read, {path}; choose another --out")
 
 
 def _converted(
@@ -137,32 +111,3 @@ def _uses(layers: Sequence[NewLayer]) -> dict[int, int]:
         for source in layer.sources:
             uses[id(source)] = uses.get(id(source), 0) + 1
     return uses
-
-
-def _write_file(
-    request: ConvertRequest, base: BaseIndex, layers: Sequence[NewLayer], file: LoraFile, source: Source
-) -> int:
-    with new_file(request.out, overwrite=request.overwrite) as out:
-        return write_adapter(out, request.out, TARGETS[request.to], base, layers, file.metadata, source)
-
-
-def _write_peft(
-    request: ConvertRequest, base: BaseIndex, layers: Sequence[NewLayer], file: LoraFile, source: Source
-) -> int:
-    """Write a folder for peft, with one folder inside for each component where there are several."""
-    from lorakit_cli.core.peft_config import peft_config
-
-    components = by_component(layers)
-    metadata = carried(file.metadata)
-    size = 0
-    with new_folder(request.out, overwrite=request.overwrite) as folder:
-        for name, own in components.items():
-            inner = folder / name if len(components) > 1 else folder
-            inner.mkdir(exist_ok=True)
-            component = base.components[name]
-            config = json.dumps(peft_config(own, component), indent=2) + "\n"
-            (inner / _PEFT_CONFIG).write_text(config, encoding="utf-8")
-            only = BaseIndex(base.path, base.class_name, {name: component}, base.variant)
-            with (inner / _PEFT_WEIGHTS).open("xb") as out:
-                size += write_checked(out, inner / _PEFT_WEIGHTS, only, own, metadata, source)
-    return size

@@ -21,6 +21,11 @@ def choose_device(asked: str) -> torch.device:
     return device
 
 
+def fp64_device() -> torch.device:
+    """Give the device for arithmetic in fp64, which not every kind of GPU has: cuda, else cpu."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def is_present(asked: str) -> bool:
     """Tell whether this machine has a device."""
     try:

@@ -63,7 +63,7 @@ def plot(report: StrengthReport, path: Path, *, overwrite: bool = False) -> None
 def draw(report: StrengthReport) -> Image.Image:
     """Draw a bar chart: blocks in groups by component, ratios in a second panel where there are any."""
     fonts = {size: ImageFont.load_default(size) for size in (13, 15, 16, 24)}
-    names = [_shortened(block.block, fonts[15], _MOST_LABEL) for block in report.blocks]
+    names = [shortened(block.block, fonts[15], _MOST_LABEL) for block in report.blocks]
     label_room = max((math.ceil(fonts[15].getlength(name)) for name in names), default=0)
     panels = _panels(report.blocks, _MARGIN + 14 + label_room + 14)
     groups = [(name, len(list(group))) for name, group in groupby(block.component for block in report.blocks)]
@@ -71,7 +71,7 @@ def draw(report: StrengthReport) -> Image.Image:
     bottom = _TITLE + _AXIS + sum(_GROUP + count * _ROW for _, count in groups) + 10
     picture = Image.new("RGB", (width, bottom + _AXIS + _MARGIN // 2), BACKGROUND)
     pen = ImageDraw.Draw(picture)
-    title = _shortened(_clean(report.adapter), fonts[24], width - 2 * _MARGIN)
+    title = shortened(_clean(report.adapter), fonts[24], width - 2 * _MARGIN)
     pen.text((_MARGIN, 36), title, _INK, fonts[24], anchor="ls")
     pen.text((_MARGIN, 62), _subtitle(report), _FAINT, fonts[15], anchor="ls")
     for panel in panels:
@@ -80,7 +80,7 @@ def draw(report: StrengthReport) -> Image.Image:
     row = 0
     for number, (component, count) in enumerate(groups):
         color = COLORS[number % len(COLORS)]
-        heading = _shortened(component, fonts[16], width - 2 * _MARGIN)
+        heading = shortened(component, fonts[16], width - 2 * _MARGIN)
         pen.text((_MARGIN, y + _GROUP - 12), heading, color, fonts[16], anchor="ls", stroke_width=0.4)
         y += _GROUP
         for index in range(row, row + count):
@@ -165,7 +165,7 @@ def _clean(text: str) -> str:
     return "".join(letter if " " <= letter <= "~" else "?" for letter in letters)
 
 
-def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: int) -> str:
+def shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: int) -> str:
     """Cut the middle out of a name that is too wide for its room."""
     text = _clean(text)
     keep = len(text)

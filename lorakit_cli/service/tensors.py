@@ -59,6 +59,10 @@ class TensorReader:
             raise CorruptFileError(f"{path}: {name} cannot be read: {error.strerror}") from error
         return data.view(TORCH_DTYPES[info.dtype]).view(shape).to(self.device)
 
+    def dtype(self, path: Path, name: str) -> str:
+        """Give the dtype of a tensor as safetensors spells it. Raises CorruptFileError or OSError."""
+        return self._opened(path)[0].tensors[name].dtype
+
     def open(self, path: Path) -> int:
         """Give the number of a file that stays open as long as this reader. Raises CorruptFileError or OSError."""
         return self._opened(path)[1]

@@ -38,6 +38,25 @@ def test_an_algorithm_that_needs_more_comes_before_one_that_needs_less():
             assert not takes, f"{kind.name} takes what {later.name} is made of"
 
 
+SHAPES = {
+    "lora-tucker": {"up": (6, 2), "mid": (2, 2, 3, 3), "down": (2, 5)},
+    "adalora": {"up": (6, 2), "down": (2, 5), "singular": (2, 1)},
+    "loha": {"hada_w1_a": (6, 2), "hada_w1_b": (2, 5), "hada_w2_a": (6, 2), "hada_w2_b": (2, 5)},
+}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.thin], ids=lambda kind: kind.name)
+def test_two_thin_factors_are_the_delta(kind):
+    generator = torch.Generator().manual_seed(0)
+    shapes = SHAPES[kind.name]
+    factors = {role: torch.randn(size, generator=generator, dtype=torch.float64) for role, size in shapes.items()}
+    left, right = kind.thin.factors(factors, 0.7)
+    assert left.shape[1] == right.shape[0] == kind.thin.inner(shapes)
+    change = kind.delta(factors, 0.7, None, {}).flatten(1)
+    assert torch.allclose(left @ right, change, rtol=1e-12, atol=1e-12)
+    assert not kind.needs_base
+
+
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not LORA], ids=lambda kind: kind.name)
 @pytest.mark.parametrize("roles", [("down",), ("up",), ("down", "up")])
 def test_no_other_algorithm_is_made_of_plain_factors(kind, roles):

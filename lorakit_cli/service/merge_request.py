@@ -1,0 +1,105 @@
+"""What to merge: the adapters found and read, options checked, before anything is computed."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from lorakit_cli.core.adapter_spec import AdapterSpec
+from lorakit_cli.core.block_scales import BlockScales
+from lorakit_cli.core.merge_method import MergeSettings
+from lorakit_cli.core.merge_slots import Merged
+from lorakit_cli.core.rank_rule import RankRule
+from lorakit_cli.core.target_layout import TargetLayout
+from lorakit_cli.errors import BlockScalesError, OptionError, did_you_mean
+from lorakit_cli.service.new_layouts import layout_for
+from lorakit_cli.service.reading import open_adapter
+from lorakit_cli.service.written_adapter import require_place
+from lorakit_cli.sources.library import open_library
+from lorakit_cli.sources.local import find_adapters
+
+_BLOCK = 1 << 20
+
+
+class MergeRequest(NamedTuple):
+    """Which adapters to merge, how, and where to; `out` None only looks at them."""
+
+    specs: Sequence[AdapterSpec]
+    out: Path | None
+    settings: MergeSettings
+    rule: RankRule
+    block_scales: Mapping[str, BlockScales]
+    to: str | None = None
+    dtype: str | None = None
+    base: str | None = None
+    overwrite: bool = False
+    allow_pickle: bool = False
+
+
+class MergeInput(NamedTuple):
+    """One adapter with its trigger words and, as soon as it has been read, the sha256 of its file."""
+
+    adapter: Merged
+    triggers: tuple[str, ...]
+    digest: "Future[str] | None"
+
+
+class PreparedMerge(NamedTuple):
+    """A request with the adapters read and the layout chosen."""
+
+    request: MergeRequest
+    inputs: tuple[MergeInput, ...]
+    target: TargetLayout
+
+    @property
+    def adapters(self) -> list[Merged]:
+        """The adapters."""
+        return [each.adapter for each in self.inputs]
+
+
+def prepare_merge(request: MergeRequest) -> PreparedMerge:
+    """Find and read the adapters; their files are hashed while other work goes on.
+
+    Raises LorakitError for all that is wrong with the request.
+    """
+    if not request.specs:
+        raise OptionError("name the adapters to merge, for example --lora toy:0.8 --lora pixel:0.5")
+    found = find_adapters(request.specs, open_library())
+    names = [adapter.name for adapter in found]
+    for name in request.block_scales:
+        if name not in names:
+            near = did_you_mean(name, names) or "."
+            raise BlockScalesError(f"block scales name the adapter {name!r}{near} The adapters are {', '.join(names)}")
+    if not any(adapter.weight for adapter in found):
+        raise OptionError("all weights are 0, so that nothing would be left")
+    adapters = [
+        Merged(
+            adapter.name,
+            open_adapter(adapter.path, allow_pickle=request.allow_pickle),
+            adapter.weight,
+            request.block_scales.get(adapter.name, adapter.block_scales),
+            (),
+        )
+        for adapter in found
+    ]
+    target = layout_for(adapters[0].file, request.to, request.out)
+    digests: list[Future[str] | None] = [None] * len(found)
+    if request.out is not None:
+        require_place(request.out, target.name, [adapter.path for adapter in found], overwrite=request.overwrite)
+        pool = ThreadPoolExecutor(1)
+        digests = [pool.submit(_sha256, adapter.path) for adapter in found]
+        pool.shutdown(wait=False)
+    inputs = [
+        MergeInput(adapter, where.triggers, digest)
+        for adapter, where, digest in zip(adapters, found, digests, strict=True)
+    ]
+    return PreparedMerge(request, tuple(inputs), target)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

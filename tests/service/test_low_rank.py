@@ -1,0 +1,84 @@
+"""Singular values of sums of products, held against dense decompositions of the sums."""
+
+import pytest
+import torch
+
+from lorakit_cli.service.dense_rank import decompose
+from lorakit_cli.service.low_rank import factor
+
+WIDE = torch.float64
+
+
+def products(rows, columns, inner, seed=0, batch=3):
+    generator = torch.Generator().manual_seed(seed)
+    left = torch.randn(batch, rows, inner, generator=generator, dtype=WIDE)
+    return left, torch.randn(batch, inner, columns, generator=generator, dtype=WIDE)
+
+
+@pytest.mark.parametrize(
+    "sizes", [(40, 30, 8), (5, 30, 8), (30, 5, 8), (6, 6, 20), (300, 200, 64), (1, 1, 3), (7, 1, 1)]
+)
+def test_values_and_closest_products_are_those_of_the_dense_sum(sizes):
+    left, right = products(*sizes)
+    dense = left @ right
+    found = factor(left.clone(), right.clone())
+    exact = torch.linalg.svdvals(dense)
+    known = found.values.shape[1]
+    assert torch.allclose(found.values, exact[:, :known], rtol=0, atol=1e-12 * float(exact.max()))
+    for rank in {1, known // 2, known} - {0}:
+        for place in range(len(dense)):
+            up, down = found.balanced(place, rank)
+            optimum = float(exact[place, rank:].norm())
+            error = float((up @ down - dense[place]).norm())
+            assert error == pytest.approx(optimum, rel=1e-5, abs=1e-11 * float(exact.max()))
+            # Neither holds more than its share.
+            assert torch.allclose(up.norm(dim=0), down.norm(dim=1))
+
+
+def test_what_is_not_there_is_told_from_what_is_small():
+    left, right = products(40, 30, 8, batch=1)
+    # Twice the same, the second and its opposite, and one that is a millionth of a millionth.
+    left = torch.cat([left, left[:, :, :3], -left[:, :, 3:5], left[:, :, :1] * 1e-12 + 1e-12], 2)
+    right = torch.cat([right, right[:, :3], right[:, 3:5], right[:, :1].roll(1, 2)], 1)
+    found = factor(left.clone(), right.clone())
+    there = int((found.values[0] > found.floor[0]).sum())
+    exact = torch.linalg.svdvals(left @ right)[0]
+    assert there == 7
+    assert torch.allclose(found.values[0, :7], exact[:7], rtol=1e-6, atol=1e-13)
+
+
+def test_factors_of_very_different_sizes_keep_their_digits():
+    """Squares of what is multiplied here differ by more than fp64 has digits."""
+    left, right = products(40, 30, 4, batch=1)
+    sizes = torch.tensor([1e6, 1e2, 1e-2, 1e-6], dtype=WIDE)
+    found = factor(left * sizes, right / sizes[:, None])
+    exact = torch.linalg.svdvals(left @ right)
+    assert torch.allclose(found.values, exact[:, :4], rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e20])
+def test_tiny_and_huge_values(size):
+    left, right = products(20, 10, 4)
+    found = factor(left * size, right)
+    assert torch.allclose(found.values / size, torch.linalg.svdvals(left @ right)[:, :4], rtol=1e-12, atol=0)
+    assert bool((found.values > found.floor[:, None]).all())
+
+
+def test_a_large_matrix_is_projected_as_close_as_it_can_be_approximated():
+    """Values that fall off slowly are the hard case."""
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.linalg.qr(torch.randn(600, 600, generator=generator, dtype=WIDE))[0] for _ in range(2))
+    values = 1 / torch.arange(1, 601, dtype=WIDE)
+    matrix = (left * values) @ right
+    up, found, down = decompose(matrix, 20)
+    assert len(found) == 20
+    assert torch.allclose(found, values[:20], rtol=1e-4)
+    error = float((matrix - (up * found) @ down).norm())
+    assert error == pytest.approx(float(values[20:].norm()), rel=1e-5)
+    assert torch.equal(decompose(matrix, 20)[1], found)
+
+
+def test_without_a_limit_all_of_a_large_matrix_is_decomposed():
+    matrix = torch.randn(520, 530, generator=torch.Generator().manual_seed(1), dtype=WIDE)
+    _, values, _ = decompose(matrix, None)
+    assert torch.allclose(values, torch.linalg.svdvals(matrix))
