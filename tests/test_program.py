@@ -19,7 +19,7 @@ def test_version(lorakit):
 
 def test_help_of_every_command_has_an_example(lorakit):
     listed = lorakit("--help").stdout
-    for command in ("generate", "fuse", "verify", "unfuse", "save", "convert", "inspect", "list-adapters"):
+    for command in ("generate", "grid", "fuse", "verify", "unfuse", "save", "convert", "inspect", "list-adapters"):
         assert f"\n  {command} " in listed
         text = lorakit(command, "--help").stdout
         assert f"Example: lorakit {command} " in text
@@ -64,6 +64,7 @@ def test_without_arguments_the_help_is_shown(lorakit):
         ["inspect", "toy", "pixel"],
         ["inspect", "{ink}", "--base", "{base}", "--keys"],
         ["save", "--base", "{base}", "-l", "{ink}:0.5", "--dry-run"],
+        ["grid", "--base", "{base}", "-l", "{ink}", "--axis", "ink=0,0.5,1", "--out", "grid", "--dry-run", "x"],
         ["generate", "--base", "{base}", "-l", "{ink}:0.5", "--block-scales", 'ink={{"unet": 0.5}}', "--dry-run", "x"],
     ],
 )

@@ -78,7 +78,7 @@ def command_line(prepared: Prepared) -> str:
         words += ["--scale", repr(request.scale)]
     if spec.negative:
         words += ["--negative", spec.negative]
-    for name, value in _said(spec.settings).items() | _loading(request.loading).items():
+    for name, value in (_said(spec.settings) | _loading(request.loading)).items():
         words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     words += ["--seed", str(spec.seed), *(["--"] if spec.prompt.startswith("-") else []), spec.prompt]
     return shlex.join(words)
