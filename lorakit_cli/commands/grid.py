@@ -58,6 +58,7 @@ def grid(
         Literal["auto", "float32", "float16", "bfloat16"], typer.Option(help="Precision of the weights.")
     ] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Draw all pictures of a grid anew.")] = False,
+    attach: Annotated[bool, typer.Option("--attach", help="Run adapters through peft instead of fusing them.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse adapters that match only in part.")] = False,
     allow_pickle: AllowPickleOpt = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
@@ -84,7 +85,7 @@ def grid(
         block_scales=parse_block_scales(block_scales or ()),
         negative=negative,
         settings=Settings(width, height, steps, guidance),
-        loading=Loading(device, dtype),
+        loading=Loading(device, dtype, attach),
         strict=strict,
         allow_pickle=allow_pickle,
         dry_run=dry_run,

@@ -46,7 +46,9 @@ class Session:
         if self.attached:
             # peft takes a second to import.
             from lorakit_cli.service.attaching import attach
+            from lorakit_cli.service.detaching import detach
 
+            detach(self.pipeline)
             attach(self.pipeline, plan)
         else:
             self._weights.apply(plan)

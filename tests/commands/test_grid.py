@@ -149,3 +149,10 @@ def test_the_sheet_has_the_pictures_of_the_cells(grid, ink):
         height, width = shown.shape[:2]
         places = numpy.argwhere((sheet[: 1 - height, : 1 - width] == shown[0, 0]).all(-1))
         assert any((sheet[y : y + height, x : x + width] == shown).all() for y, x in places)
+
+
+def test_attached_adapters_change_from_cell_to_cell(grid, lorakit, ink, wash):
+    lora = ("-l", ink, "-l", wash, "--axis", "ink=1,0,0.5", "--axis", "wash=0,1", "--attach")
+    assert grid(*lora).exit_code == 0
+    assert len({(Path("out") / cell["file"]).read_bytes() for cell in index()["cells"]}) == 6
+    assert_each_cell_is_what_its_command_draws(lorakit)
