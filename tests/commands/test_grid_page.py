@@ -53,6 +53,12 @@ def test_sheet_sliders_and_settings(grid, lorakit):
             assert page.evaluate("document.activeElement.dataset.number") == str(number)
         page.keyboard.press("2")
         assert shown_file(page, "#single img") == files[7]
+        assert page.locator("#sheet").is_hidden()
+        page.locator("#slider-1").fill("1")
+        assert shown_file(page, "#single img") == files[10]
+        page.locator("#slider-1").focus()
+        page.keyboard.press("ArrowLeft")
+        assert shown_file(page, "#single img") == files[7]
         names, values = (page.locator(f"#facts {part}").all_inner_texts() for part in ("dt", "dd"))
         facts = dict(zip(names, values, strict=True))
         assert (facts["adapters"], facts["seed"], facts["steps"]) == ("ink:0.5", "1", "2")
