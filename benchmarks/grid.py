@@ -1,7 +1,7 @@
 """What a grid costs beyond its pictures: a 5x5 grid over weights against its bare parts, measured in turns.
 
-The parts: loading the base once, drawing as many pictures without any change of weights. Both run in this process with
-everything imported, so that start-up counts for neither; the embedded model at its own 20 steps.
+The parts: loading the base once, drawing as many pictures, with no change of weights and with one before each. All run
+in this process with everything imported, so that start-up counts for none; the embedded model at its own 20 steps.
 """
 
 import statistics
@@ -32,25 +32,33 @@ def whole_grid() -> float:
     return time.perf_counter() - begin
 
 
-def bare_parts() -> float:
-    """Time one load, one fuse, and as many pictures one after another."""
+def bare_parts(*, changing: bool) -> float:
+    """Time one load and as many pictures one after another; `changing`: other weights in all tensors for each."""
     begin = time.perf_counter()
-    request = GenerateRequest(PROMPT, adapters=[AdapterSpec.parse("toy"), AdapterSpec.parse("pixel")], seeds=["0"])
-    prepared = prepare(request)
+    plans = [
+        prepare(
+            GenerateRequest(PROMPT, adapters=[AdapterSpec("toy", weight), AdapterSpec("pixel", weight)], seeds=["0"])
+        )
+        for weight in (0.4, 0.8)
+    ]
     with hushed():
-        session = Session(prepared.plan.base, Loading())
-        session.put_in(prepared.plan)
-        for _ in range(CELLS):
-            session.draw(prepared.pictures[0])
+        session = Session(plans[0].plan.base, Loading())
+        session.put_in(plans[0].plan)
+        for number in range(CELLS):
+            if changing:
+                session.put_in(plans[number % 2].plan)
+            session.draw(plans[0].pictures[0])
     return time.perf_counter() - begin
 
 
 def main() -> None:
-    """Time both in turns, so that a busy machine is busy for both, and print medians and their ratio."""
-    times = [(whole_grid(), bare_parts()) for _ in range(ROUNDS)]
-    grid, parts = (statistics.median(way) for way in zip(*times, strict=True))
-    ratio = statistics.median(one / other for one, other in times)
-    print(f"{CELLS} cells of a grid {grid:.2f} s, {CELLS} pictures and one load {parts:.2f} s: {ratio:.3f} x")
+    """Time all in turns, so that a busy machine is busy for all, and print medians and their ratios."""
+    times = [(whole_grid(), bare_parts(changing=False), bare_parts(changing=True)) for _ in range(ROUNDS)]
+    grid, still, changed = (statistics.median(way) for way in zip(*times, strict=True))
+    print(f"{CELLS} cells of a grid {grid:.2f} s")
+    for what, seconds, place in (("without fusing", still, 1), ("each fused anew", changed, 2)):
+        ratio = statistics.median(one[0] / one[place] for one in times)
+        print(f"{CELLS} pictures and one load, {what} {seconds:.2f} s: the grid takes {ratio:.3f} x as long")
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def draw_sheet(
     paper = _Paper(size, min(cell or _usual(max(size)), max(most, 16)), sections, axes, bool(apart))
     picture = paper.draw(cells[0], folder / CELLS, apart)
     with new_file(folder / SHEET, overwrite=True) as file:
-        picture.save(file, "PNG", optimize=True)
+        picture.save(file, "PNG")
 
 
 def resized(picture: Image.Image, factor: float) -> Image.Image:
