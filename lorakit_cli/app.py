@@ -14,6 +14,7 @@ from lorakit_cli.commands._output import carry_any_text, emit, error, note, prog
 from lorakit_cli.commands.convert import convert
 from lorakit_cli.commands.fuse import fuse
 from lorakit_cli.commands.generate import generate
+from lorakit_cli.commands.grid import grid
 from lorakit_cli.commands.inspect import inspect
 from lorakit_cli.commands.list_adapters import list_adapters
 from lorakit_cli.commands.merge import merge
@@ -105,6 +106,7 @@ def lorakit(
 
 
 app.command("generate", cls=LightCommand)(reports_errors(generate))
+app.command("grid", cls=LightCommand)(reports_errors(grid))
 app.command("fuse", cls=LightCommand)(reports_errors(fuse))
 app.command("verify", cls=LightCommand)(reports_errors(verify))
 app.command("unfuse", cls=LightCommand)(reports_errors(unfuse))

@@ -21,6 +21,7 @@ def test_help_of_every_command_has_an_example(lorakit):
     listed = lorakit("--help").stdout
     for command in (
         "generate",
+        "grid",
         "fuse",
         "verify",
         "unfuse",
@@ -75,6 +76,7 @@ def test_without_arguments_the_help_is_shown(lorakit):
         ["inspect", "toy", "pixel"],
         ["inspect", "{ink}", "--base", "{base}", "--keys"],
         ["save", "--base", "{base}", "-l", "{ink}:0.5", "--dry-run"],
+        ["grid", "--base", "{base}", "-l", "{ink}", "--axis", "ink=0,0.5,1", "--out", "grid", "--dry-run", "x"],
         ["generate", "--base", "{base}", "-l", "{ink}:0.5", "--block-scales", 'ink={{"unet": 0.5}}', "--dry-run", "x"],
     ],
 )

@@ -55,6 +55,39 @@ VariantOpt = Annotated[
     str | None,
     typer.Option("--variant", help="Take the base's weights of this variant, such as fp16.", show_default=False),
 ]
+SchedulerOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="As diffusers or A1111 call it: euler_a, 'DPM++ 2M Karras'.", show_default="the base's"
+    ),
+]
+SchedulerOptionsOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE", help="Option of the scheduler, such as use_karras_sigmas=true.", show_default=False
+    ),
+]
+ClipSkipOpt = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="Text layer to read, as A1111 counts: 1 the last, 2 the one before.", show_default=False
+    ),
+]
+VaeOpt = Annotated[
+    str | None, typer.Option(metavar="FOLDER|FILE", help="Autoencoder instead of the base's.", show_default=False)
+]
+OffloadOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="model|group|sequential",
+        help="Keep weights in memory, on the GPU only what computes: the later, the less there and the slower.",
+        show_default=False,
+    ),
+]
+LowMemoryOpt = Annotated[bool, typer.Option("--low-memory", help="Attend and decode in parts.")]
+CompileOpt = Annotated[
+    bool, typer.Option("--compile", help="Compile the denoiser first, which many pictures make up for.")
+]
 AllowPickleOpt = Annotated[
     bool,
     typer.Option("--allow-pickle", help="Read pickled adapters too, their tensors only; no code of theirs is run."),

@@ -8,9 +8,16 @@ import typer
 from lorakit_cli.commands._options import (
     AllowPickleOpt,
     BaseOpt,
+    ClipSkipOpt,
+    CompileOpt,
     JsonOpt,
     LoraOpt,
+    LowMemoryOpt,
+    OffloadOpt,
     QuietOpt,
+    SchedulerOpt,
+    SchedulerOptionsOpt,
+    VaeOpt,
     VariantOpt,
     VerboseOpt,
     parse_specs,
@@ -72,24 +79,9 @@ def generate(
     ] = None,
     width: Annotated[int | None, typer.Option(help="Width in pixels.", show_default="the base's")] = None,
     height: Annotated[int | None, typer.Option(help="Height in pixels.", show_default="the base's")] = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="As diffusers or A1111 call it: euler_a, 'DPM++ 2M Karras'.", show_default="the base's"
-        ),
-    ] = None,
-    scheduler_option: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE", help="Option of the scheduler, such as use_karras_sigmas=true.", show_default=False
-        ),
-    ] = None,
-    clip_skip: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="Text layer to read, as A1111 counts: 1 the last, 2 the one before.", show_default=False
-        ),
-    ] = None,
+    scheduler: SchedulerOpt = None,
+    scheduler_option: SchedulerOptionsOpt = None,
+    clip_skip: ClipSkipOpt = None,
     init_image: Annotated[
         str | None, typer.Option(metavar="FILE", help="Picture to begin from.", show_default=False)
     ] = None,
@@ -99,25 +91,14 @@ def generate(
     mask: Annotated[
         str | None, typer.Option(metavar="FILE", help="White where it is to change.", show_default=False)
     ] = None,
-    vae: Annotated[
-        str | None, typer.Option(metavar="FOLDER|FILE", help="Autoencoder instead of the base's.", show_default=False)
-    ] = None,
+    vae: VaeOpt = None,
     device: Annotated[str, typer.Option(metavar="auto|cuda|mps|cpu", help="Where to compute.")] = "auto",
     dtype: Annotated[
         Literal["auto", "float32", "float16", "bfloat16"], typer.Option(help="Precision of the weights.")
     ] = "auto",
-    offload: Annotated[
-        str | None,
-        typer.Option(
-            metavar="model|group|sequential",
-            help="Keep weights in memory, on the GPU only what computes: the later, the less there and the slower.",
-            show_default=False,
-        ),
-    ] = None,
-    low_memory: Annotated[bool, typer.Option("--low-memory", help="Attend and decode in parts.")] = False,
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the denoiser first, which many pictures make up for.")
-    ] = False,
+    offload: OffloadOpt = None,
+    low_memory: LowMemoryOpt = False,
+    compiled: CompileOpt = False,
     out: Annotated[
         str | None,
         typer.Option(

@@ -1,0 +1,1 @@
+"""Grids: many pictures that differ in one, two or three ways, drawn from one loaded base."""
