@@ -12,6 +12,7 @@ from lorakit_cli import __version__
 from lorakit_cli.commands._light_parsing import LightCommand, lightened
 from lorakit_cli.commands._output import carry_any_text, emit, error, note, progress_bar
 from lorakit_cli.commands.convert import convert
+from lorakit_cli.commands.extract import extract
 from lorakit_cli.commands.fuse import fuse
 from lorakit_cli.commands.generate import generate
 from lorakit_cli.commands.grid import grid
@@ -114,6 +115,7 @@ app.command("save", cls=LightCommand)(reports_errors(save))
 app.command("convert", cls=LightCommand)(reports_errors(convert))
 app.command("merge", cls=LightCommand)(reports_errors(merge))
 app.command("resize", cls=LightCommand)(reports_errors(resize))
+app.command("extract", cls=LightCommand)(reports_errors(extract))
 app.command("inspect", cls=LightCommand)(reports_errors(inspect))
 app.command("list-adapters", cls=LightCommand)(reports_errors(list_adapters))
 

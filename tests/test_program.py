@@ -29,6 +29,7 @@ def test_help_of_every_command_has_an_example(lorakit):
         "convert",
         "merge",
         "resize",
+        "extract",
         "inspect",
         "list-adapters",
     ):
