@@ -1,5 +1,6 @@
 """An axis of a grid, `NAME=VALUES`: what changes from cell to cell, and the values it takes."""
 
+import types
 import typing
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
@@ -137,7 +138,9 @@ def _setting_readers() -> dict[str, _Reader]:
     hints = typing.get_type_hints(Settings)
     found: dict[str, _Reader] = {}
     for field in fields(Settings):
-        kinds = [kind for kind in (typing.get_args(hints[field.name]) or (hints[field.name],)) if kind in readers]
+        hint = hints[field.name]
+        choices = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        kinds = [kind for kind in choices if kind in readers]
         if kinds:
             found[field.name] = readers[kinds[0]]
     return found

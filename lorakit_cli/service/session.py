@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
 from diffusers.image_processor import VaeImageProcessor
 from PIL.Image import Image
 
@@ -121,6 +120,9 @@ class Session:
         """Name the task of settings, and make the pipeline for it, of the same components, where there is none yet."""
         kind = "mask" if settings.mask else "picture" if settings.init_image else ""
         if kind not in self._pipelines:
+            # They load every pipeline there is, and speak while they do.
+            from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
+
             family = AutoPipelineForInpainting if kind == "mask" else AutoPipelineForImage2Image
             try:
                 pipeline = family.from_pipe(self.pipeline)

@@ -38,6 +38,8 @@ def reports(run, base, ink):
         told.append(json.loads(done.stdout))
     plan, inspected, listed = told
     called = {plan["plan"].pop("base"), inspected["match"][0].pop("base"), listed.pop("base")}
+    for each in plan["plans"]:
+        called.add(each.pop("base"))
     # How large the pictures of a base were is not written in a single file.
     for size in ("width", "height"):
         assert plan.pop(size) in (16, None)

@@ -125,7 +125,7 @@ def test_a_tag_in_the_prompt_is_what_the_option_says(draw, adapters, tail, weigh
     assert option.exit_code == 0, option.stderr
     assert Image.open("tag.png").tobytes() == Image.open("option.png").tobytes()
     # What the picture says draws it again.
-    said = json.dumps(chunks("tag.png")[0]["block_scales"])
+    said = json.dumps({"ink": chunks("tag.png")[0]["recipe"]["adapters"][0]["block_scales"]})
     assert draw("--seed", 1, "-o", "again.png", "-l", f"{ink}:{weight}", "--block-scales", said).exit_code == 0
     assert Image.open("again.png").tobytes() == Image.open("tag.png").tobytes()
     assert draw("--seed", 1, "-o", "plain.png", "-l", f"{ink}:{weight}").exit_code == 0

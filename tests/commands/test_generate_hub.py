@@ -40,7 +40,7 @@ def test_a_base_on_the_hub_draws_what_its_folder_draws(drawn, hub, base, commit,
     expected, local, _ = drawn("--base", tmp_path / "published", *ink)
     assert values == expected
     assert hub.asked_for() == {name for name in files(base) if name != "README.md"} | {"lorakit.json"}
-    assert report["base"] == inside["base"] == f"someone/tiny@{commit}"
+    assert report["base"] == inside["recipe"]["base"]["remote"] == f"someone/tiny@{commit}"
     # What the repository says about pictures holds, though it was not read for the plan.
     assert (report["steps"], report["guidance"]) == (local["steps"], local["guidance"]) == (3, 2.5)
     assert str(tmp_path) not in json.dumps(inside)

@@ -23,7 +23,7 @@ def refused(lorakit, base, adapters, here):
     [
         (
             ["sceed=1"],
-            "there is no axis 'sceed'; did you mean seed or scale? The axes are seed, prompt, negative, lora, weight",
+            "there is no axis 'sceed'; did you mean seed or scale or scheduler? The axes are seed, prompt",
         ),
         (["inc=1"], "there is no axis 'inc'; did you mean ink or guidance?"),
         (["ink"], "--axis 'ink': an axis is written NAME=VALUES, for example toy=0,0.5,1"),
@@ -42,7 +42,7 @@ def refused(lorakit, base, adapters, here):
         (["width=15,16"], "--width 15: this base makes pictures in multiples of 8 pixels"),
         (["block:ink=0,1"], "--axis block:ink: a block is written block:ADAPTER.BLOCK, for example block:pixel.up"),
         (["block:inc.up=0,1"], "--axis block:inc.up: no adapter is called 'inc'; did you mean ink?"),
-        (["block:ink.upp=0,1"], "block scales of ink: unet has no part 'upp'; it has down, mid, up"),
+        (["block:ink.upp=0,1"], "block scales of ink: unet has no part 'upp'; did you mean up? It has down, mid, up"),
         (["block:ink.up.block_7=0"], "block scales of ink: unet.up has no block_7; it has block_0"),
         ([], "a grid needs an axis, for example --axis toy=0,0.5,1, or --ablate"),
     ],

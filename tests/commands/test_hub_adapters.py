@@ -39,7 +39,9 @@ def test_a_picture_is_that_of_the_local_file(lorakit, base, adapters, ink, tmp_p
         with Image.open(f"{way}.png") as picture:
             values[way], inside[way] = picture.tobytes(), json.loads(picture.text["lorakit"])
     assert values["local"] == values["hub"] == values["tag"] != values["none"]
+    sources = {way: made["recipe"]["adapters"][0].pop("source") for way, made in inside.items() if way != "none"}
     assert inside["local"] == inside["hub"] == inside["tag"]
+    assert sources == {"local": "ink.safetensors", "hub": f"hf:{ink}", "tag": f"hf:{ink}"}
 
 
 def test_triggers_of_the_card_are_missed(lorakit, hub, base, adapters, tmp_path):
@@ -49,7 +51,7 @@ def test_triggers_of_the_card_are_missed(lorakit, hub, base, adapters, tmp_path)
     (folder / "README.md").write_text(CARD)
     hub.add("someone/ink", folder)
     done = lorakit("generate", "--base", base, "--lora", "someone/ink", "--dry-run", "a heart")
-    assert done.stderr == "warning: the prompt has no trigger word of ink: ink style\n"
+    assert done.stderr == "warning: the prompt has no trigger word of ink: ink style; --add-triggers puts them in\n"
     assert lorakit("generate", "--base", base, "--lora", "someone/ink", "--dry-run", "ink style").stderr == ""
 
 

@@ -134,8 +134,9 @@ def test_the_pictures_are_the_same(run, here, spelt):
     assert same_pixels("c.png", "d.png")
     assert not same_pixels("a.png", "c.png")
     made_with = json.loads(Image.open("b.png").text["lorakit"])
-    assert made_with["scale"] == 0.5
-    assert made_with["block_scales"].keys() == {"ink"}
+    assert made_with["recipe"]["scale"] == 0.5
+    said = {adapter["name"] for adapter in made_with["recipe"]["adapters"] if adapter["block_scales"]}
+    assert said == {"ink"}
 
 
 @pytest.mark.parametrize("name", ["ink", "wash", "kohya"])

@@ -152,4 +152,7 @@ def test_what_counts_as_a_statement(metadata, beside, expected):
 
 def test_embedded_adapters_need_no_word(lorakit):
     label, said = planned(lorakit, "--lora", "toy")
-    assert (label.endswith("base"), said) == (True, ["warning: the prompt has no trigger word of toy: toy_face"])
+    assert (label.endswith("base"), said) == (
+        True,
+        ["warning: the prompt has no trigger word of toy: toy_face; --add-triggers puts them in"],
+    )

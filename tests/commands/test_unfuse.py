@@ -245,14 +245,16 @@ def test_neither_base_nor_adapter(lorakit, fuse, here):
     out = fuse()
     said = missing(out)
     shutil.rmtree("base")
-    shutil.move("loras/ink.safetensors", "x.safetensors")
+    # What lies around here would be found.
+    moved = here.parent / "x.safetensors"
+    shutil.move("loras/ink.safetensors", moved)
     message = refused(lorakit("unfuse", out, "--out", "back"))
     assert message.startswith(
         f"{said}; --base PATH says where it is. Without it the adapters have to be subtracted, but adapter ink "
         "(ink.safetensors, sha256 "
     )
     assert message.endswith("; --lora ink=PATH says where it is")
-    result = lorakit("unfuse", out, "--lora", "ink=x.safetensors", "--out", "back")
+    result = lorakit("unfuse", out, "--lora", f"ink={moved}", "--out", "back")
     assert result.exit_code == 0, result.stderr
 
 

@@ -44,7 +44,7 @@ def test_generate_draws_the_same_as_with_the_file(draw, adapters, ink, site, her
     result = draw("-l", "civitai:12345:0.5", "--seed", 7, "--out", "civitai.png")
     assert (result.exit_code, result.stderr) == (
         0,
-        "warning: the prompt has no trigger word of civitai_12345: inky\nseed 7\n",
+        "warning: the prompt has no trigger word of civitai_12345: inky; --add-triggers puts them in\nseed 7\n",
     )
     # From now on without the network.
     count = len(site.requests)
@@ -99,8 +99,8 @@ def test_a_library_is_listed_without_the_network(lorakit, here, ink, site):
         listed = json.loads(lorakit("list-adapters", "--json").stdout)["adapters"]
         return {row["name"]: row for row in listed}
 
-    assert rows()["there"]["problem"] == f"{ink} is not downloaded yet; using or inspecting it does that"
-    assert rows()["civ"]["problem"].startswith("civitai:12345 is not downloaded yet")
+    assert (rows()["there"]["cached"], rows()["there"]["problem"]) == (False, None)
+    assert (rows()["civ"]["cached"], rows()["civ"]["problem"]) == (False, None)
     assert "names no version on CivitAI" in rows()["odd"]["problem"]
     assert site.requests == []
     assert lorakit("inspect", "civ", "there").exit_code == 0

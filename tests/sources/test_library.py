@@ -9,9 +9,9 @@ from lorakit_cli.errors import (
     AdapterSpecError,
     BaseModelError,
     DownloadError,
+    FetchError,
     LibraryError,
     UnknownAdapterError,
-    UnsupportedError,
 )
 from lorakit_cli.sources.library import open_library
 from lorakit_cli.sources.local import BASE, find_adapter, find_adapters, find_base
@@ -219,7 +219,7 @@ def test_folders_of_adapters(here, adapters):
 
 
 def test_what_is_not_on_this_machine():
-    with pytest.raises(UnsupportedError, match="is not on this machine"):
+    with pytest.raises(FetchError, match="is not in the cache, and HF_HUB_OFFLINE forbids the network"):
         find("hf:owner/repo")
 
 
