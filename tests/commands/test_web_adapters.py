@@ -53,7 +53,7 @@ def test_generate_draws_the_same_as_with_the_file(draw, adapters, ink, site, her
     assert len(site.requests) == count
     pictures = [Image.open(f"{name}.png") for name in ("local", "civitai", "offline")]
     assert len({picture.tobytes() for picture in pictures}) == 1
-    names = [json.loads(picture.text["lorakit"])["adapters"][0]["name"] for picture in pictures]
+    names = [json.loads(picture.text["lorakit"])["recipe"]["adapters"][0]["name"] for picture in pictures]
     assert names == ["ink", "civitai_12345", "look"]
     assert leaks(here) == leaks(web_cache) == []
 
