@@ -1,6 +1,8 @@
 """Put a plan into a loaded pipeline: fused into its weights in memory, and exactly taken out again."""
 
+from collections.abc import Mapping
 from functools import partial
+from math import isfinite
 from typing import Any
 
 import torch
@@ -12,14 +14,17 @@ from lorakit_cli.core.plan import Plan, Term
 from lorakit_cli.errors import BaseModelError, LoraFileError
 from lorakit_cli.service.lanes import run_side_by_side
 from lorakit_cli.service.pipeline import LiveComponent
-from lorakit_cli.service.tensors import TensorReader
+from lorakit_cli.service.tensors import KeptTensors, TensorReader
+
+# Threads that hand work of fewer values to each other wait longer than they compute.
+_SMALL = 1 << 16
 
 
 class FusedWeights:
     """The weights of a loaded pipeline with a plan added in memory.
 
-    Every fused value is computed from the base's file, not from the live tensor: the sum is rounded once from the
-    stored precision, changing weights never compounds, and nothing need be kept to restore the base exactly. The
+    Every fused value is computed from what the base's file holds, not from the live tensor: the sum is rounded once
+    from the stored precision, changing weights never compounds, and only what is small is kept, for speed. The
     parameters are those that the pipeline has when this is made; they may be offloaded afterwards.
     """
 
@@ -32,6 +37,7 @@ class FusedWeights:
             if getattr(pipeline, name, None) is not None
         }
         self._applied: dict[Target, tuple[Term, ...]] = {}
+        self._kept = KeptTensors()
 
     @torch.no_grad()
     def apply(self, plan: Plan) -> int:
@@ -42,34 +48,30 @@ class FusedWeights:
         wanted = dict(plan.changes())
         self._restore([target for target in self._applied if target not in wanted])
         changed = {target: terms for target, terms in wanted.items() if self._applied.get(target) != terms}
-        finite: dict[Target, torch.Tensor] = {}
-        with TensorReader(self._device) as reader:
+        sums: dict[Target, torch.Tensor] = {}
+        with TensorReader(self._device, self._kept) as reader:
 
-            def job(target: Target, terms: tuple[Term, ...]) -> int:
-                parameter = self._component(target).parameter(target.tensor)
-                finite[target] = self._rewrite(reader, target, terms, parameter)
-                return 1
+            def rewrite(*targets: Target) -> int:
+                for target in targets:
+                    sums[target] = self._rewrite(reader, target, changed[target], self._parameter(target))
+                return len(targets)
 
-            for target in changed:
-                self._component(target)
+            small = [target for target in changed if self._parameter(target).numel() <= _SMALL]
+            large = dict.fromkeys(changed)
+            for target in small:
+                del large[target]
+            jobs = [partial(rewrite, target) for target in large]
+            if small:
+                jobs.append(partial(rewrite, *small))
             self._applied |= changed
-            run_side_by_side((partial(job, *change) for change in changed.items()), self._device)
-        # One look for all tensors, so that a GPU is not made to wait in the loop.
-        sound = torch.stack([finite[target] for target in changed]).tolist() if changed else []
-        for (target, terms), is_finite in zip(changed.items(), sound, strict=True):
-            if not is_finite:
-                self.restore()
-                names = " and ".join(dict.fromkeys(term.adapter for term in terms))
-                raise LoraFileError(
-                    f"{target.component}.{target.tensor} with {names} is not finite: the adapter holds NaN or "
-                    "infinity, or the sum does not fit the dtype; try a smaller weight or --dtype float32"
-                )
+            run_side_by_side(jobs, self._device)
+        self._require_finite(changed, sums)
         return len(changed)
 
     def _rewrite(
         self, reader: TensorReader, target: Target, terms: tuple[Term, ...], parameter: torch.Tensor
     ) -> torch.Tensor:
-        """Put the sum of the base's stored tensor and its terms into a parameter; say on its device if it is finite."""
+        """Put the sum of the base's stored tensor and its terms into a parameter; give the sum of its values."""
 
         def load_base(part: Part) -> torch.Tensor:
             return self._read_base(reader, part.target)
@@ -77,12 +79,24 @@ class FusedWeights:
         stored = self._read_base(reader, target)
         base, live = stored.reshape(as_matrix(stored.shape)), parameter.view(as_matrix(parameter.shape))
         rows = delta_rows(terms, stored.shape, reader.factors, load_base)
-        sound = []
+        sums = []
         for start, stop in blocks(stored.shape, stored.device):
             value = add_delta(base[start:stop], rows(start, stop), parameter.dtype)
-            sound.append(torch.isfinite(value).all())
+            sums.append(value.sum(dtype=torch.float32))
             live[start:stop].copy_(value)
-        return torch.stack(sound).all()
+        return sums[0] if len(sums) == 1 else torch.stack(sums).sum()
+
+    def _require_finite(self, changed: Mapping[Target, tuple[Term, ...]], sums: Mapping[Target, torch.Tensor]) -> None:
+        """Restore the base and raise LoraFileError where a rewritten tensor holds a value that is not finite."""
+        # One look for all tensors, so that a GPU is not made to wait in the loop; a sum is finite only where all are.
+        for target, total in zip(sums, torch.stack([*sums.values()]).tolist() if sums else (), strict=True):
+            if not isfinite(total) and not torch.isfinite(self._parameter(target)).all():
+                self.restore()
+                names = " and ".join(dict.fromkeys(term.adapter for term in changed[target]))
+                raise LoraFileError(
+                    f"{target.component}.{target.tensor} with {names} is not finite: the adapter holds NaN or "
+                    "infinity, or the sum does not fit the dtype; try a smaller weight or --dtype float32"
+                )
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -90,15 +104,15 @@ class FusedWeights:
         self._restore(list(self._applied))
 
     def _restore(self, targets: list[Target]) -> None:
-        with TensorReader(self._device) as reader:
+        with TensorReader(self._device, self._kept) as reader:
             for target in targets:
-                self._component(target).parameter(target.tensor).copy_(self._read_base(reader, target))
+                self._parameter(target).copy_(self._read_base(reader, target))
                 del self._applied[target]
 
-    def _component(self, target: Target) -> LiveComponent:
+    def _parameter(self, target: Target) -> torch.Tensor:
         if target.component not in self._live:
             raise BaseModelError(f"the loaded pipeline has no {target.component}; is the base complete?")
-        return self._live[target.component]
+        return self._live[target.component].parameter(target.tensor)
 
     def _read_base(self, reader: TensorReader, target: Target) -> torch.Tensor:
         file = self._base.components[target.component].tensors[target.tensor].local_file

@@ -24,11 +24,32 @@ from lorakit_cli.errors import CorruptFileError
 from lorakit_cli.service.dtypes import TORCH_DTYPES
 
 
-class TensorReader:
-    """Reads tensors to one device."""
+class KeptTensors:
+    """Tensors that were read before, as many as fit into a few megabytes: the reading of small ones costs the most."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, most: int = 1 << 26) -> None:
+        self._left = most
+        self._tensors: dict[tuple[Path, str], Tensor] = {}
+        self._adding = Lock()
+
+    def get(self, path: Path, name: str) -> Tensor | None:
+        """Give a tensor that is not to be written to, if it was kept."""
+        return self._tensors.get((path, name))
+
+    def add(self, path: Path, name: str, tensor: Tensor) -> None:
+        """Keep a tensor, if there is room for it."""
+        with self._adding:
+            if tensor.nbytes <= self._left and (path, name) not in self._tensors:
+                self._left -= tensor.nbytes
+                self._tensors[path, name] = tensor
+
+
+class TensorReader:
+    """Reads tensors to one device; with `kept`, whole ones only once."""
+
+    def __init__(self, device: torch.device, kept: KeptTensors | None = None) -> None:
         self.device = device
+        self._kept = kept
         self._stack = ExitStack()
         self._files: dict[Path, tuple[TensorFile, int]] = {}
         self._opening = Lock()
@@ -43,6 +64,15 @@ class TensorReader:
 
     def read(self, path: Path, name: str, rows: tuple[int, int] | None = None) -> Tensor:
         """Read one tensor or some of its rows. Raises CorruptFileError where the file has changed since its header."""
+        if self._kept is None or rows is not None:
+            return self._read(path, name, rows)
+        tensor = self._kept.get(path, name)
+        if tensor is None:
+            tensor = self._read(path, name, None)
+            self._kept.add(path, name, tensor)
+        return tensor
+
+    def _read(self, path: Path, name: str, rows: tuple[int, int] | None) -> Tensor:
         try:
             header, number = self._opened(path)
             info = header.tensors[name]

@@ -14,6 +14,7 @@ from lorakit_cli.service.attaching import attach
 from lorakit_cli.service.devices import choose_device
 from lorakit_cli.service.pipeline import open_pipeline
 from lorakit_cli.service.planning import make_plan
+from lorakit_cli.service.tensors import KeptTensors, TensorReader
 from tests.exact_weights import assert_rounded_once, exact_weights
 from tests.tiny import rewrite
 
@@ -119,6 +120,41 @@ def test_what_is_not_finite_is_refused_and_the_base_restored(base, adapters, tmp
         FusedWeights(pipeline, plan.base).apply(plan)
     after = state(pipeline)
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_what_is_large_but_finite_is_taken(base, adapters, tmp_path):
+    """The sum of all values of a tensor does not fit fp32, each of them does."""
+
+    def enlarge(tensors):
+        name = "unet.mid_block.attentions.0.proj_in.lora_B.weight"
+        tensors[name] = torch.full_like(tensors[name], 1e37, dtype=torch.float32)
+        tensors[name.replace("lora_B", "lora_A")].fill_(1)
+        return tensors
+
+    rewrite(adapters / "ink.safetensors", tmp_path / "large.safetensors", enlarge)
+    plan = plan_of(base, tmp_path, "large.safetensors")
+    pipeline = open_pipeline(plan.base, CPU, torch.float32)
+    FusedWeights(pipeline, plan.base).apply(plan)
+    weight = pipeline.unet.mid_block.attentions[0].proj_in.weight
+    assert torch.isfinite(weight).all()
+    assert torch.isinf(weight.sum())
+
+
+def test_tensors_are_kept_as_long_as_there_is_room(adapters):
+    path = adapters / "ink.safetensors"
+    values = load_file(path)
+    room = sum(value.nbytes for value in values.values()) // 2
+    kept = KeptTensors(room)
+    with TensorReader(CPU, kept) as reader:
+        first = {name: reader.read(path, name) for name in values}
+        second = {name: reader.read(path, name) for name in values}
+    assert all(torch.equal(second[name], value) for name, value in values.items())
+    same = sum(value.nbytes for name, value in first.items() if second[name] is value)
+    assert room * 0.9 < same <= room
+    # Rows are read, never cut out of what was kept.
+    with TensorReader(CPU, kept) as reader:
+        name = next(name for name in values if second[name] is first[name] and values[name].shape[0] > 2)
+        assert torch.equal(reader.read(path, name, (1, 3)), values[name][1:3])
 
 
 def run(pipeline):
