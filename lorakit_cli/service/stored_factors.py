@@ -42,7 +42,7 @@ def store(slot: MergeSlot, up: Tensor, down: Tensor, dtype: torch.dtype, norm: f
     dtype cannot hold.
     """
     stored_up, stored_down = up.to(dtype), down.to(dtype)
-    change_up, change_down = stored_up.to(up.dtype).sub_(up), stored_down.to(up.dtype).sub_(down)
+    change_up, change_down = stored_up.to(up.dtype) - up, stored_down.to(up.dtype) - down
     ups, downs = [change_up], [stored_down.to(up.dtype)]
     if bool(change_down.any()):
         ups.append(up)
