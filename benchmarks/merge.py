@@ -4,7 +4,7 @@ Two adapters of rank 32 for the 722 linear layers of the UNet of SDXL, random va
 What kohya's svd_merge_lora.py does is build the sum of each layer and decompose that whole with `torch.linalg.svd`.
 This is timed on one layer of each shape and multiplied by how many layers have it, for all of them would take minutes;
 the vectors that nobody wants, which kohya's has made as well, are left out. Each command in turns, and of each the
-least of several rounds.
+least of several rounds; what builds every change whole takes a minute and runs once.
 """
 
 import subprocess
@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -69,6 +70,15 @@ def dense(paths: tuple[Path, Path]) -> tuple[float, int, int]:
     return total, len(stems), len(counts)
 
 
+def by_whole_changes(pair: Sequence[object]) -> None:
+    """Time the methods that build every change, prune it and bring the outcome to a rank; print the memory as well."""
+    for method in ("ties_svd", "dare_ties_svd"):
+        command = [PROGRAM, "merge", *pair, "--method", method, "--density", 0.5, "--rank", RANK, "--overwrite"]
+        begin = time.perf_counter()
+        memory = peak_memory(*command)
+        print(f"merge, {method:17} {time.perf_counter() - begin:6.1f} s   {memory:.2f} GB")
+
+
 def main() -> None:
     """Run the commands in turns and print the least time of each, with ratios."""
     with tempfile.TemporaryDirectory() as name:
@@ -103,6 +113,7 @@ def main() -> None:
                 out.unlink()
                 text += f"   without import torch {(least[way] - start) / copied:5.1f} x cp   {memory:.2f} GB"
             print(text)
+        by_whole_changes(pair)
         total, layers, timed = dense(paths)
         print(
             f"dense svd                {total:6.0f} s for {layers} layers, extrapolated from {timed}, one a shape: "

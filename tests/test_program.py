@@ -79,6 +79,7 @@ def test_without_arguments_the_help_is_shown(lorakit):
         ["save", "--base", "{base}", "-l", "{ink}:0.5", "--dry-run"],
         ["grid", "--base", "{base}", "-l", "{ink}", "--axis", "ink=0,0.5,1", "--out", "grid", "--dry-run", "x"],
         ["generate", "--base", "{base}", "-l", "{ink}:0.5", "--block-scales", 'ink={{"unet": 0.5}}', "--dry-run", "x"],
+        ["generate", "--base", "{base}", "-l", "{ink}", "--guidance", "7.5", "--dry-run", "x"],
     ],
 )
 def test_what_reads_headers_only_loads_no_heavy_library(base, checkpoint, adapters, arguments):

@@ -1,13 +1,17 @@
 """Take text, flags and defaults as they are, without the library that Typer loads to convert any value at all.
 
-Loading pydantic takes as long as all else that a light command does. Numbers and choices that a user gives still go
-through it.
+Loading pydantic takes as long as all else that a light command does. Numbers with limits or in an unusual form, and
+choices that a user gives, still go through it.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any, Literal, get_origin
 
 from typer.core import TyperArgument, TyperCommand, TyperOption
+
+# As people write them, and as every reader takes them.
+_NUMBERS = {int: r"-?[0-9]{1,15}", float: r"-?[0-9]{1,15}(\.[0-9]{1,15})?"}
 
 
 class LightCommand(TyperCommand):
@@ -44,6 +48,9 @@ class _Light:
             return list(value)
         if kind is str and type(value) is str:
             return value
+        is_plain = kind in _NUMBERS and type(value) is str and not param.type_descriptor.is_ranged
+        if is_plain and re.fullmatch(_NUMBERS[kind], value):
+            return kind(value)
         if value is param.default and (kind in (int, float) or _is_choice(kind)):
             return value
         return self._heavy().coerce(value, param=param, ctx=ctx)

@@ -16,16 +16,14 @@ from lorakit_cli.core.kind import ALPHA
 from lorakit_cli.core.lora_file import LoraFile, read_lora_file
 from lorakit_cli.core.match import Match
 from lorakit_cli.core.private_folder import private_folder
+from lorakit_cli.core.rank_rule import RankRule
 from lorakit_cli.core.target_layout import TargetLayout
 from lorakit_cli.errors import OutputError, UnsupportedError
 from lorakit_cli.service.convert_report import Approximated
+from lorakit_cli.service.dense_rank import left_out, truncated_svd
 from lorakit_cli.service.reading import READING
 from lorakit_cli.service.tensors import TensorReader
 
-# Above this the whole decomposition takes seconds a layer, and the randomised one is as close.
-_SMALL = 1024
-_OVERSAMPLED = 16
-_ITERATIONS = 6
 _FLAT = 2
 
 
@@ -85,23 +83,21 @@ def _delta(reader: TensorReader, file: LoraFile, base: BaseIndex, match: Match) 
 
 
 def _factors(stem: str, delta: Tensor, rank: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, float]:
-    """Give up, down and the relative error of the closest product of that rank (Eckart and Young, 1936).
+    """Give up, down and the relative error of the closest product of that rank.
 
     Both are rounded to `dtype`, and the error is that of what they come to then.
     """
     matrix = delta.flatten(1)
-    rank = min(rank, *matrix.shape)
-    if min(matrix.shape) <= _SMALL:
-        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
-    else:
-        torch.manual_seed(0)
-        left, values, turned = torch.svd_lowrank(matrix, min(rank + _OVERSAMPLED, *matrix.shape), niter=_ITERATIONS)
-        right = turned.T
-    root = values[:rank].sqrt()
-    up, down = (left[:, :rank] * root).to(dtype), (root[:, None] * right[:rank]).to(dtype)
-    size = float(matrix.norm())
-    error = float((matrix - up.float() @ down.float()).norm()) / size if size else 0.0
-    if not math.isfinite(error):
+    finite = bool(torch.isfinite(matrix).all())
+    if finite:
+        found = truncated_svd(matrix, RankRule(rank=min(rank, *matrix.shape)))
+        up, down = (factor.to(dtype) for factor in found.balanced())
+        if not found.total:
+            # No file holds a LoRA of rank 0.
+            up, down = up.new_zeros(matrix.shape[0], 1), down.new_zeros(1, matrix.shape[1])
+        error = left_out(matrix, up, down) / math.sqrt(found.total) if found.total else 0.0
+        finite = math.isfinite(error)
+    if not finite:
         raise UnsupportedError(f"the change of {stem} is not finite; `lorakit inspect --scan` says where")
     ones = [1] * (delta.ndim - _FLAT)
-    return up.reshape(*up.shape, *ones), down.reshape(rank, *delta.shape[1:]), error
+    return up.reshape(*up.shape, *ones), down.reshape(-1, *delta.shape[1:]), error

@@ -13,11 +13,11 @@ from lorakit_cli.core.rank_rule import RankRule
 from lorakit_cli.core.target_layout import TargetLayout
 from lorakit_cli.service.combined_layers import layers_of_ranks, vector_layers
 from lorakit_cli.service.converted_file import by_component, header_metadata
-from lorakit_cli.service.decomposing import Total
+from lorakit_cli.service.decomposing import Total, spectra
 from lorakit_cli.service.lanes import Progress
 from lorakit_cli.service.merge_report import LayerResult
-from lorakit_cli.service.rank_choice import count_by, count_within, highest_rank
-from lorakit_cli.service.reducing import reduce_rank, spectra
+from lorakit_cli.service.rank_choice import rule_by_module, rules_within
+from lorakit_cli.service.reducing import reduce_rank
 from lorakit_cli.service.slot_values import dtype_of
 from lorakit_cli.service.stored_factors import StoredFactors
 from lorakit_cli.service.tensors import TensorReader
@@ -49,9 +49,7 @@ def reduced(
     progress: Progress | None = None,
 ) -> list[StoredFactors]:
     """Reduce what has factors to the ranks that a rule gives. Raises OptionError for a size that is too small."""
-    count, most = count_by(rule), rule.rank
-    if not rule.given:
-        most = max(map(highest_rank, matrices), default=0)
+    rule_of = rule_by_module(rule)
     if rule.size is not None:
         dtypes = [wanted.dtype or dtype_of(slot, reader) for slot in matrices]
         rest = vector_layers(vectors, reader, wanted.dtype)
@@ -61,8 +59,8 @@ def reduced(
             return file_size(layers, wanted.metadata(ranks), wanted)
 
         found = spectra(matrices, reader, total, progress)
-        count = count_within(rule.size, matrices, found, dtypes, size_of)
-    return reduce_rank(matrices, reader, count, wanted.dtype, most=most, total=total, progress=progress)
+        rule_of = rules_within(rule.size, matrices, found, dtypes, size_of)
+    return reduce_rank(matrices, reader, rule_of, wanted.dtype, total=total, progress=progress)
 
 
 def file_size(layers: Sequence[NewLayer], metadata: Mapping[str, str], wanted: Wanted) -> int:

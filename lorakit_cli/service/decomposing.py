@@ -3,44 +3,44 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lorakit_cli.core.merge_slots import MergeSlot
-from lorakit_cli.service.dense_rank import decompose
+from lorakit_cli.core.rank_rule import RankRule
+from lorakit_cli.service.dense_rank import left_out, singular_values, truncated_svd
 from lorakit_cli.service.lanes import Job, Progress, run_side_by_side
-from lorakit_cli.service.low_rank import factor
+from lorakit_cli.service.low_rank import Factored, factor
 from lorakit_cli.service.slot_values import inner_size, stacked, whole
 from lorakit_cli.service.tensors import TensorReader
 
 # Values of both factors that are worked on at once: 8 MB in fp64, and enough of them to keep a GPU at work.
 _ELEMENTS, _ELEMENTS_ON_GPU = 1 << 20, 1 << 26
-# What rounding leaves of a singular value that is none, relative to the largest.
-_NOTHING = 1e-14
+# What a Gram matrix in fp64 leaves of a singular value that is none, relative to the largest.
+_SQUARED = 1e-7
 
 # Gives the matrix to decompose for a module.
 Total = Callable[[MergeSlot, TensorReader], Tensor]
+# Says what to keep of a module.
+RuleOf = Callable[[MergeSlot], RankRule]
 
 
 @dataclass(frozen=True, slots=True)
 class Decomposed:
-    """The change of one module by its singular values, the largest first, without those that are nothing.
+    """The change of one module as the closest product of the rank that was to be kept.
 
-    `norm` is the Frobenius norm of the change, `rest` that of what lies beyond `values`, where only the first were
-    looked for. `balanced(rank)` gives the closest `[rows, rank]` and `[rank, columns]`.
+    `up` is `[rows, rank]`, `down` `[rank, columns]`, `norm` the Frobenius norm of the change, and `tail` that of what
+    the rank leaves out: by Eckart and Young (1936) no product of that rank comes closer.
     """
 
     slot: MergeSlot
-    values: Sequence[float]
+    up: Tensor
+    down: Tensor
     norm: float
-    rest: float
-    balanced: Callable[[int], tuple[Tensor, Tensor]]
-
-    def tail(self, rank: int) -> float:
-        """Give the norm of what a rank leaves out: by Eckart and Young (1936) no product of that rank comes closer."""
-        return math.hypot(self.rest, *self.values[rank:])
+    tail: float
 
 
 class _Batch(NamedTuple):
@@ -53,35 +53,59 @@ class _Batch(NamedTuple):
 def decompose_each(
     slots: Sequence[MergeSlot],
     reader: TensorReader,
+    rule_of: RuleOf,
     use: Callable[[Decomposed], None],
     *,
-    most: int | None = None,
     total: Total | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Decompose the sum of all changes of each module, or what `total` gives, and hand each to `use` in some thread.
 
-    `most`: more singular values than these are not asked for, where finding all takes longer. Never builds the change
-    of a module that all have factors for.
+    Never builds the change of a module that all have factors for.
     """
-    batches = _batches(slots, reader.device) if total is None else [_Batch((slot,), None) for slot in slots]
 
     def job(batch: _Batch) -> Job:
         def run() -> int:
             if batch.inner is None:
                 (slot,) = batch.slots
-                use(_from_matrix(slot, (total or whole)(slot, reader), most))
+                use(_from_matrix(slot, (total or whole)(slot, reader), rule_of(slot)))
             else:
-                for one in _from_factors(batch.slots, batch.inner, reader):
+                for one in _from_factors(batch.slots, batch.inner, reader, rule_of):
                     use(one)
             return len(batch.slots)
 
         return run
 
-    run_side_by_side(map(job, batches), reader.device, progress)
+    run_side_by_side(map(job, _batches(slots, reader.device, total)), reader.device, progress)
 
 
-def _batches(slots: Sequence[MergeSlot], device: torch.device) -> Iterator[_Batch]:
+def spectra(
+    slots: Sequence[MergeSlot], reader: TensorReader, total: Total | None = None, progress: Progress | None = None
+) -> list[Sequence[float]]:
+    """List the singular values of each module's change, the largest first, without those that are nothing."""
+    done: dict[int, Sequence[float]] = {}
+
+    def job(batch: _Batch) -> Job:
+        def run() -> int:
+            if batch.inner is None:
+                (slot,) = batch.slots
+                values = singular_values((total or whole)(slot, reader))
+                done[id(slot)] = [value for value in values if value > _SQUARED * values[0]]
+            else:
+                _, found = _factored(batch.slots, batch.inner, reader)
+                done.update(zip(map(id, batch.slots), found, strict=True))
+            return len(batch.slots)
+
+        return run
+
+    run_side_by_side(map(job, _batches(slots, reader.device, total)), reader.device, progress)
+    return [done[id(slot)] for slot in slots]
+
+
+def _batches(slots: Sequence[MergeSlot], device: torch.device, total: Total | None) -> Iterator[_Batch]:
+    if total:
+        yield from (_Batch((slot,), None) for slot in sorted(slots, key=lambda slot: -prod(slot.matrix)))
+        return
     alike: dict[tuple[int, int, int], list[MergeSlot]] = {}
     for slot in slots:
         inner = inner_size(slot)
@@ -97,32 +121,28 @@ def _batches(slots: Sequence[MergeSlot], device: torch.device) -> Iterator[_Batc
             yield _Batch(tuple(own[begin : begin + size]), inner)
 
 
-def _from_factors(slots: Sequence[MergeSlot], inner: int, reader: TensorReader) -> Iterator[Decomposed]:
+def _from_factors(
+    slots: Sequence[MergeSlot], inner: int, reader: TensorReader, rule_of: RuleOf
+) -> Iterator[Decomposed]:
+    found, spectra = _factored(slots, inner, reader)
+    for place, (slot, values) in enumerate(zip(slots, spectra, strict=True)):
+        rank = rule_of(slot).count(values)
+        yield Decomposed(slot, *found.balanced(place, rank), math.hypot(*values), math.hypot(*values[rank:]))
+
+
+def _factored(slots: Sequence[MergeSlot], inner: int, reader: TensorReader) -> tuple[Factored, list[list[float]]]:
+    """Factor modules together, and give the singular values of each, without those that are nothing."""
     rows, columns = slots[0].matrix
     lefts = torch.zeros(len(slots), rows, inner, dtype=torch.float64, device=reader.device)
     rights = lefts.new_empty(len(slots), inner, columns)
     for place, slot in enumerate(slots):
         stacked(slot, reader, lefts[place], rights[place])
     found = factor(lefts, rights)
-    values, floors = found.values.tolist(), found.floor.tolist()
-    for place, slot in enumerate(slots):
-        own = [value for value in values[place] if value > floors[place]]
-
-        def balanced(rank: int, place: int = place) -> tuple[Tensor, Tensor]:
-            return found.balanced(place, rank)
-
-        yield Decomposed(slot, own, math.hypot(*own), 0.0, balanced)
+    both = zip(found.values.tolist(), found.floor.tolist(), strict=True)
+    return found, [[value for value in values if value > floor] for values, floor in both]
 
 
-def _from_matrix(slot: MergeSlot, matrix: Tensor, most: int | None) -> Decomposed:
-    norm = float(matrix.norm())
-    left, found, right = decompose(matrix, most)
-    values: list[float] = found.tolist()
-    rest = 0.0 if len(values) == min(matrix.shape) else math.sqrt(max(norm**2 - math.hypot(*values) ** 2, 0.0))
-    own = [value for value in values if value > _NOTHING * values[0]]
-
-    def balanced(rank: int) -> tuple[Tensor, Tensor]:
-        root = found[:rank].sqrt()
-        return left[:, :rank] * root, root[:, None] * right[:rank]
-
-    return Decomposed(slot, own, norm, rest, balanced)
+def _from_matrix(slot: MergeSlot, matrix: Tensor, rule: RankRule) -> Decomposed:
+    found = truncated_svd(matrix, rule)
+    up, down = found.balanced()
+    return Decomposed(slot, up, down, math.sqrt(found.total), left_out(matrix, up, down))

@@ -12,9 +12,9 @@ from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.model_pairs import Pair
 from lorakit_cli.core.rank_rule import RankRule
 from lorakit_cli.errors import BaseModelError
+from lorakit_cli.service.dense_rank import left_out, singular_values, truncated_svd
 from lorakit_cli.service.lanes import Progress, run_side_by_side
 from lorakit_cli.service.tensors import TensorReader
-from lorakit_cli.service.truncated_svd import singular_values, truncated_svd
 
 
 class Wanted(NamedTuple):
@@ -139,11 +139,9 @@ def _difference(models: Models, reader: TensorReader, pair: Pair, wanted: Wanted
 
 def _factored(plain: Difference, matrix: Tensor, rule: RankRule, dtype: torch.dtype) -> Difference:
     found = truncated_svd(matrix, rule)
-    # Both halves take the root, so that neither leaves the range of a short dtype.
-    root = found.values.sqrt()
-    up, down = (found.left * root).to(dtype), (root[:, None] * found.right).to(dtype)
-    left_out = _norm(torch.addmm(matrix, up.float(), down.float(), alpha=-1))
-    return plain._replace(up=up.cpu(), down=down.cpu(), left_out=left_out, exact=found.exact)
+    up, down = (factor.to(dtype) for factor in found.balanced())
+    error = left_out(matrix, up, down)
+    return plain._replace(up=up.cpu(), down=down.cpu(), left_out=error, exact=found.exact)
 
 
 def _norm(tensor: Tensor) -> float:

@@ -38,12 +38,13 @@ class Factored:
 
 def factor(left: Tensor, right: Tensor) -> Factored:
     """Find the singular values of products `[batch, m, r] @ [batch, r, n]`, given in fp64 and finite."""
-    floor = _NOTHING * (left.norm(dim=1) * right.norm(dim=2)).sum(1)
     if left.shape[2] <= min(left.shape[1], right.shape[2]):
-        triangles = _triangle(left.mT @ left), _triangle(right @ right.mT)
+        squares = left.mT @ left, right @ right.mT
+        triangles = _triangle(squares[0]), _triangle(squares[1])
         if triangles[0] is not None and triangles[1] is not None:
-            return _by_squares(left, right, triangles[0], triangles[1], floor)
-    return _by_reflections(left, right, floor)
+            lengths = [square.diagonal(dim1=1, dim2=2).sqrt() for square in squares]
+            return _by_squares(left, right, triangles[0], triangles[1], _NOTHING * (lengths[0] * lengths[1]).sum(1))
+    return _by_reflections(left, right, _NOTHING * (left.norm(dim=1) * right.norm(dim=2)).sum(1))
 
 
 def _triangle(squares: Tensor) -> tuple[Tensor, Tensor] | None:

@@ -8,32 +8,30 @@ from lorakit_cli.core.merge_slots import MergeSlot
 from lorakit_cli.core.rank_budget import Spectrum, ranks_within
 from lorakit_cli.core.rank_rule import RankRule
 from lorakit_cli.errors import OptionError
-from lorakit_cli.service.reducing import Count
+from lorakit_cli.service.decomposing import RuleOf
 
 # Gives the size of the whole file with these ranks.
 SizeOf = Callable[[Sequence[int]], int]
 
 
-def count_by(rule: RankRule) -> Count:
-    """Count by a rule that looks at one module at a time; without any, keep the highest rank that went into it."""
-    if rule.given:
-        return lambda slot, values: rule.count(values)
-    return lambda slot, values: min(highest_rank(slot), len(values))
+def rule_by_module(rule: RankRule) -> RuleOf:
+    """Keep what a rule says that looks at one module at a time; without any, the highest rank that went into it."""
+    return (lambda slot: rule) if rule.given else (lambda slot: RankRule(rank=_highest_rank(slot)))
 
 
-def highest_rank(slot: MergeSlot) -> int:
+def _highest_rank(slot: MergeSlot) -> int:
     """Give the highest rank among what is summed; what has none counts as a whole matrix."""
     return max(part.share.layer.rank or min(slot.matrix) for part in slot.contributions)
 
 
-def count_within(
+def rules_within(
     budget: int,
     slots: Sequence[MergeSlot],
     spectra: Sequence[Sequence[float]],
     dtypes: Sequence[torch.dtype],
     size_of: SizeOf,
-) -> Count:
-    """Count such that a file is no larger than the budget. Raises OptionError where even rank 1 everywhere is."""
+) -> RuleOf:
+    """Keep so much that a file is no larger than the budget. Raises OptionError where even rank 1 everywhere is."""
     costs = [sum(slot.matrix) * dtype.itemsize for slot, dtype in zip(slots, dtypes, strict=True)]
     try:
         ranks = ranks_within([Spectrum(*entry) for entry in zip(spectra, costs, strict=True)], budget, size_of)
@@ -44,4 +42,4 @@ def count_within(
             f"ask for at least {-(-least // 10_000) / 100:.2f}MB, or store it in fp16"
         ) from error
     chosen: Mapping[int, int] = {id(slot): rank for slot, rank in zip(slots, ranks, strict=True)}
-    return lambda slot, values: chosen[id(slot)]
+    return lambda slot: RankRule(rank=chosen[id(slot)])

@@ -67,10 +67,10 @@ def whole(slot: MergeSlot, reader: TensorReader) -> Tensor:
     return reduce(torch.add, (change_of(slot, part, reader) * part.strength for part in slot.contributions))
 
 
-def change_of(slot: MergeSlot, part: Contribution, reader: TensorReader) -> Tensor:
-    """Give what one layer changes of a module at strength 1, in the form that `whole` has."""
+def change_of(slot: MergeSlot, part: Contribution, reader: TensorReader, dtype: torch.dtype = _WIDE) -> Tensor:
+    """Give what one layer changes of a module at strength 1, in the form that `whole` has, computed in a dtype."""
     layer = part.share.layer
-    change = layer_delta(layer, _read(part, reader, _WIDE), None, _WIDE).reshape(part.share.rows, -1)
+    change = layer_delta(layer, _read(part, reader, dtype), None, dtype).reshape(part.share.rows, -1)
     change = _rows(part, change)
     if change.shape[0] != part.share.total:
         filled = change.new_zeros(part.share.total, change.shape[1])

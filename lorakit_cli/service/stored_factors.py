@@ -42,12 +42,14 @@ def store(slot: MergeSlot, up: Tensor, down: Tensor, dtype: torch.dtype, norm: f
     dtype cannot hold.
     """
     stored_up, stored_down = up.to(dtype), down.to(dtype)
-    change_up, change_down = stored_up.to(up.dtype).sub_(up), stored_down.to(up.dtype).sub_(down)
-    ups, downs = [change_up], [stored_down.to(up.dtype)]
-    if bool(change_down.any()):
-        ups.append(up)
-        downs.append(change_down)
-    elif not bool(change_up.any()):
+    change_up, change_down = stored_up.to(up.dtype) - up, stored_down.to(up.dtype) - down
+    # What was stored in this dtype before and is not scaled has no part in it.
+    moved_up, moved_down = change_up.abs().amax(0) != 0, change_down.abs().amax(1) != 0
+    ups, downs = [_of(moved_up, change_up, 1)], [_of(moved_up, stored_down.to(up.dtype), 0)]
+    if bool(moved_down.any()):
+        ups.append(_of(moved_down, up, 1))
+        downs.append(_of(moved_down, change_down, 0))
+    elif not bool(moved_up.any()):
         return StoredFactors(
             slot, up.shape[1], dtype, to_bytes(stored_up), to_bytes(stored_down), norm, tail, tail, norm
         )
@@ -59,6 +61,11 @@ def store(slot: MergeSlot, up: Tensor, down: Tensor, dtype: torch.dtype, norm: f
         )
     error = (tail**2 + rounded**2) ** 0.5
     return StoredFactors(slot, up.shape[1], dtype, to_bytes(stored_up), to_bytes(stored_down), norm, tail, error, norm)
+
+
+def _of(moved: Tensor, factor: Tensor, dimension: int) -> Tensor:
+    """Take the columns or rows that are moved."""
+    return factor if bool(moved.all()) else factor.index_select(dimension, moved.nonzero()[:, 0])
 
 
 def compared(result: StoredFactors, up: Tensor, down: Tensor, reader: TensorReader) -> StoredFactors:

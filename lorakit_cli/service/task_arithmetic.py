@@ -8,6 +8,7 @@ depends on the seed and the module's name alone, not on the order of work.
 import hashlib
 import math
 from collections.abc import Sequence
+from functools import reduce
 from itertools import groupby
 
 import torch
@@ -17,8 +18,12 @@ from lorakit_cli.core.merge_method import MergeSettings
 from lorakit_cli.core.merge_slots import MergeSlot
 from lorakit_cli.errors import UnsupportedError
 from lorakit_cli.service.decomposing import Total
+from lorakit_cli.service.largest_values import keep_largest
 from lorakit_cli.service.slot_values import change_of, thin
 from lorakit_cli.service.tensors import TensorReader
+
+# Values that are merged at a time, few enough to stay in a processor's cache.
+_AT_ONCE = 1 << 16
 
 
 def total_by(settings: MergeSettings) -> Total:
@@ -33,8 +38,8 @@ def total_by(settings: MergeSettings) -> Total:
         for _, parts in groupby(slot.contributions, lambda part: part.adapter):
             own = list(parts)
             strength = own[0].strength
-            change = torch.stack([change_of(slot, part, reader) for part in own]).sum(0)
-            changes.append(change * math.copysign(1.0, strength))
+            change = reduce(torch.add, (change_of(slot, part, reader, torch.float32) for part in own))
+            changes.append(change if strength > 0 else -change)
             weights.append(abs(strength))
         return merged(changes, weights, settings, _lot(settings, slot))
 
@@ -68,32 +73,46 @@ def merged_factors(slot: MergeSlot, reader: TensorReader, settings: MergeSetting
 def merged(
     changes: Sequence[Tensor], weights: Sequence[float], settings: MergeSettings, lot: torch.Generator
 ) -> Tensor:
-    """Merge tensors of one shape: prune each, elect signs if the method does, and add them up at their weights."""
+    """Merge tensors of one shape: prune each, elect signs if the method does, and add them up at their weights.
+
+    The tensors are used up: they hold something else afterwards.
+    """
     density = settings.density or 1.0
-    prune = _by_lot if settings.method.draws else _by_size
-    pruned = torch.stack([change if density == 1 else prune(change, density, lot) for change in changes])
-    weighted = pruned * pruned.new_tensor(weights).reshape(-1, *(1 for _ in changes[0].shape))
-    if not settings.method.elects:
-        return weighted.sum(0)
-    signs = pruned.sign()
-    votes = pruned.sum(0) if settings.majority_sign == "total" else signs.sum(0)
-    winners = signs == torch.where(votes >= 0, 1.0, -1.0)
-    return (weighted * winners).sum(0) / winners.sum(0).clamp(min=1)
+    if density < 1:
+        prune = _by_lot if settings.method.draws else _by_size
+        changes = [prune(change, density, lot) for change in changes]
+    flats = [change.reshape(-1) for change in changes]
+    merged = torch.empty_like(flats[0])
+    for begin in range(0, len(merged), _AT_ONCE):
+        own = [flat[begin : begin + _AT_ONCE] for flat in flats]
+        total = _elected(own, weights, settings.majority_sign) if settings.method.elects else _weighted(own, weights)
+        merged[begin : begin + _AT_ONCE] = total
+    return merged.view(changes[0].shape)
+
+
+def _elected(changes: Sequence[Tensor], weights: Sequence[float], majority: str) -> Tensor:
+    """Take the mean of the values whose sign wins, at their weights."""
+    votes = reduce(torch.add, changes if majority == "total" else (change.sign() for change in changes))
+    # Zero votes for what is positive.
+    winner = (votes >= 0).to(votes).mul_(2).sub_(1)
+    sizes = [(change * winner).relu_() for change in changes]
+    count = reduce(torch.add, (size.sign() for size in sizes)).clamp_(min=1)
+    return _weighted(sizes, weights).mul_(winner).div_(count)
+
+
+def _weighted(changes: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    return reduce(torch.add, (change * weight for change, weight in zip(changes, weights, strict=True)))
 
 
 def _by_size(change: Tensor, density: float, lot: torch.Generator) -> Tensor:
     """Keep the share of values that are the largest."""
-    flat = change.reshape(-1)
-    places = flat.abs().topk(int(density * flat.numel())).indices
-    kept = torch.zeros_like(flat)
-    kept[places] = flat[places]
-    return kept.reshape(change.shape)
+    return keep_largest(change, int(density * change.numel()))
 
 
 def _by_lot(change: Tensor, density: float, lot: torch.Generator) -> Tensor:
     """Keep each value with this probability, made larger so that their expectation stays."""
     kept = torch.bernoulli(torch.full(change.shape, density), generator=lot).to(change)
-    return change * kept / density
+    return kept.mul_(change).div_(density)
 
 
 def _lot(settings: MergeSettings, slot: MergeSlot) -> torch.Generator:

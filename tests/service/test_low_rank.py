@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from lorakit_cli.service.dense_rank import decompose
 from lorakit_cli.service.low_rank import factor
 
 WIDE = torch.float64
@@ -62,23 +61,3 @@ def test_tiny_and_huge_values(size):
     found = factor(left * size, right)
     assert torch.allclose(found.values / size, torch.linalg.svdvals(left @ right)[:, :4], rtol=1e-12, atol=0)
     assert bool((found.values > found.floor[:, None]).all())
-
-
-def test_a_large_matrix_is_projected_as_close_as_it_can_be_approximated():
-    """Values that fall off slowly are the hard case."""
-    generator = torch.Generator().manual_seed(0)
-    left, right = (torch.linalg.qr(torch.randn(600, 600, generator=generator, dtype=WIDE))[0] for _ in range(2))
-    values = 1 / torch.arange(1, 601, dtype=WIDE)
-    matrix = (left * values) @ right
-    up, found, down = decompose(matrix, 20)
-    assert len(found) == 20
-    assert torch.allclose(found, values[:20], rtol=1e-4)
-    error = float((matrix - (up * found) @ down).norm())
-    assert error == pytest.approx(float(values[20:].norm()), rel=1e-5)
-    assert torch.equal(decompose(matrix, 20)[1], found)
-
-
-def test_without_a_limit_all_of_a_large_matrix_is_decomposed():
-    matrix = torch.randn(520, 530, generator=torch.Generator().manual_seed(1), dtype=WIDE)
-    _, values, _ = decompose(matrix, None)
-    assert torch.allclose(values, torch.linalg.svdvals(matrix))
