@@ -198,6 +198,7 @@ def _as_before(
         request.loading,
         request.changed,
         request.allow_pickle,
+        request.variant,
     )
     found = recall_picture(request.again, given, library)
     scale = found.scale if request.scale == 1.0 else request.scale
@@ -211,6 +212,7 @@ def _as_before(
         negative=found.negative if request.negative is None else request.negative,
         settings=found.settings,
         loading=found.loading,
+        variant=found.variant,
         seeds=request.seeds or ([] if found.seed is None else [str(found.seed)]),
         literal=found.literal if request.literal is None and not lines else request.literal,
     )
