@@ -1,5 +1,6 @@
 """Put a plan into a loaded pipeline: fused into its weights in memory, and exactly taken out again."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ from lorakit_cli.core.match import Part, Target
 from lorakit_cli.core.plan import Plan, Term
 from lorakit_cli.errors import BaseModelError, LoraFileError
 from lorakit_cli.service.lanes import run_side_by_side
-from lorakit_cli.service.pipeline import LiveComponent
+from lorakit_cli.service.pipeline import LiveComponent, View
 from lorakit_cli.service.tensors import TensorReader
 
 
@@ -46,8 +47,8 @@ class FusedWeights:
         with TensorReader(self._device) as reader:
 
             def job(target: Target, terms: tuple[Term, ...]) -> int:
-                parameter = self._component(target).parameter(target.tensor)
-                finite[target] = self._rewrite(reader, target, terms, parameter)
+                views = self._component(target).views(target.tensor)
+                finite[target] = self._rewrite(reader, target, terms, views)
                 return 1
 
             for target in changed:
@@ -67,21 +68,21 @@ class FusedWeights:
         return len(changed)
 
     def _rewrite(
-        self, reader: TensorReader, target: Target, terms: tuple[Term, ...], parameter: torch.Tensor
+        self, reader: TensorReader, target: Target, terms: tuple[Term, ...], views: Sequence[View]
     ) -> torch.Tensor:
-        """Put the sum of the base's stored tensor and its terms into a parameter; say on its device if it is finite."""
+        """Put the sum of the base's stored tensor and its terms where it lives; say on its device if it is finite."""
 
         def load_base(part: Part) -> torch.Tensor:
             return self._read_base(reader, part.target)
 
         stored = self._read_base(reader, target)
-        base, live = stored.reshape(as_matrix(stored.shape)), parameter.view(as_matrix(parameter.shape))
+        base, dtype = stored.reshape(as_matrix(stored.shape)), views[0].matrix.dtype
         rows = delta_rows(terms, stored.shape, reader.factors, load_base)
         sound = []
         for start, stop in blocks(stored.shape, stored.device):
-            value = add_delta(base[start:stop], rows(start, stop), parameter.dtype)
+            value = add_delta(base[start:stop], rows(start, stop), dtype)
             sound.append(torch.isfinite(value).all())
-            live[start:stop].copy_(value)
+            _put(value, start, views)
         return torch.stack(sound).all()
 
     @torch.no_grad()
@@ -92,7 +93,8 @@ class FusedWeights:
     def _restore(self, targets: list[Target]) -> None:
         with TensorReader(self._device) as reader:
             for target in targets:
-                self._component(target).parameter(target.tensor).copy_(self._read_base(reader, target))
+                stored = self._read_base(reader, target)
+                _put(stored.reshape(as_matrix(stored.shape)), 0, self._component(target).views(target.tensor))
                 del self._applied[target]
 
     def _component(self, target: Target) -> LiveComponent:
@@ -103,3 +105,11 @@ class FusedWeights:
     def _read_base(self, reader: TensorReader, target: Target) -> torch.Tensor:
         file = self._base.components[target.component].tensors[target.tensor].local_file
         return reader.read(file, target.tensor)
+
+
+def _put(rows: torch.Tensor, start: int, views: Sequence[View]) -> None:
+    """Copy rows of a tensor, the first of them its row `start`, into the parameters that they are of."""
+    for first, matrix in views:
+        begin, end = max(start, first), min(start + len(rows), first + len(matrix))
+        if begin < end:
+            matrix[begin - first : end - first].copy_(rows[begin - start : end - start])
