@@ -51,6 +51,20 @@ LoraOpt = Annotated[
         show_default=False,
     ),
 ]
+ConfigOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Pipeline like a single-file base, for configurations, tokenizers and what the file lacks.",
+        show_default=False,
+    ),
+]
+AddTriggersOpt = Annotated[
+    bool, typer.Option("--add-triggers", help="Put missing trigger words of the adapters in front of the prompt.")
+]
+LiteralOpt = Annotated[
+    bool, typer.Option("--literal-prompt", help="Take brackets and numbers as they stand, not as (word:1.3).")
+]
 VariantOpt = Annotated[
     str | None,
     typer.Option("--variant", help="Take the base's weights of this variant, such as fp16.", show_default=False),

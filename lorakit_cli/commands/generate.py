@@ -6,11 +6,14 @@ from typing import Annotated, Literal
 import typer
 
 from lorakit_cli.commands._options import (
+    AddTriggersOpt,
     AllowPickleOpt,
     BaseOpt,
     ClipSkipOpt,
     CompileOpt,
+    ConfigOpt,
     JsonOpt,
+    LiteralOpt,
     LoraOpt,
     LowMemoryOpt,
     OffloadOpt,
@@ -49,6 +52,7 @@ def generate(
     ] = False,
     lora: LoraOpt = None,
     base: BaseOpt = None,
+    config: ConfigOpt = None,
     variant: VariantOpt = None,
     scale: Annotated[float, typer.Option(help="Multiplies the weight of every adapter.")] = 1.0,
     block_scales: Annotated[
@@ -59,12 +63,8 @@ def generate(
             show_default=False,
         ),
     ] = None,
-    add_triggers: Annotated[
-        bool, typer.Option("--add-triggers", help="Put missing trigger words of the adapters in front of the prompt.")
-    ] = False,
-    literal: Annotated[
-        bool, typer.Option("--literal-prompt", help="Take brackets and numbers as they stand, not as (word:1.3).")
-    ] = False,
+    add_triggers: AddTriggersOpt = False,
+    literal: LiteralOpt = False,
     negative: Annotated[str | None, typer.Option(help="What to keep out of the picture.", show_default=False)] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.", show_default="the base's")] = None,
     guidance: Annotated[
@@ -158,6 +158,7 @@ def generate(
             dtype=dtype,
             attach=attach,
             vae=vae,
+            config=config,
             offload=offload,
             low_memory=low_memory,
             compiled=compiled,

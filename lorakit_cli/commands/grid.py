@@ -5,11 +5,14 @@ from typing import Annotated, Literal
 import typer
 
 from lorakit_cli.commands._options import (
+    AddTriggersOpt,
     AllowPickleOpt,
     BaseOpt,
     ClipSkipOpt,
     CompileOpt,
+    ConfigOpt,
     JsonOpt,
+    LiteralOpt,
     LoraOpt,
     LowMemoryOpt,
     OffloadOpt,
@@ -17,6 +20,7 @@ from lorakit_cli.commands._options import (
     SchedulerOpt,
     SchedulerOptionsOpt,
     VaeOpt,
+    VariantOpt,
     VerboseOpt,
     parse_specs,
 )
@@ -46,11 +50,15 @@ def grid(
     ] = False,
     lora: LoraOpt = None,
     base: BaseOpt = None,
+    config: ConfigOpt = None,
+    variant: VariantOpt = None,
     scale: Annotated[float, typer.Option(help="Multiplies the weight of every adapter.")] = 1.0,
     block_scales: Annotated[
         list[str] | None,
         typer.Option(metavar="JSON|FILE", help="Scales per block, keyed by adapter, or NAME=JSON.", show_default=False),
     ] = None,
+    add_triggers: AddTriggersOpt = False,
+    literal: LiteralOpt = False,
     negative: Annotated[str | None, typer.Option(help="What to keep out of the picture.", show_default=False)] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.", show_default="the base's")] = None,
     guidance: Annotated[
@@ -121,13 +129,17 @@ def grid(
             dtype=dtype,
             attach=attach,
             vae=vae,
+            config=config,
             offload=offload,
             low_memory=low_memory,
             compiled=compiled,
         ),
+        variant=variant,
         strict=strict,
         allow_pickle=allow_pickle,
         dry_run=dry_run,
+        add_triggers=add_triggers,
+        literal=literal or None,
     )
     request = GridRequest(template, out, tuple(axis or ()), ablate, seed, cell, html, overwrite)
     prepared = prepare_grid(request)

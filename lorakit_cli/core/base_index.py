@@ -74,7 +74,7 @@ class BaseComponent(Record):
 
     def live_name(self, module: str) -> str:
         """Give a module's name as transformers 5 has it."""
-        projected = f"{_PROJECTION}.weight" in self.tensors
+        projected = self.find(f"{_PROJECTION}.weight") is not None
         return self.long_name(module) if projected else self.short_name(module)
 
     def find(self, parameter: str) -> tuple[int, ...] | None:

@@ -10,8 +10,9 @@ from typing import Any
 from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.base_scheduler import predicts_flow
 from lorakit_cli.core.numbers import finite
-from lorakit_cli.core.recipe import RECIPE_FILE
+from lorakit_cli.core.recipe import RECIPE_FILE, RECIPE_KEY
 from lorakit_cli.core.schedulers import find_sampler
+from lorakit_cli.core.tensor_file import read_header
 from lorakit_cli.errors import BaseModelError, OptionError
 
 # diffusers' image pipelines refuse other multiples, whatever the autoencoder could do.
@@ -104,15 +105,21 @@ def _check_start(settings: Settings) -> None:
 
 
 def said_by(base: BaseIndex) -> dict[str, Any]:
-    """Give what a base's own lorakit.json says under `generate`, unchecked. Raises BaseModelError."""
-    path = base.path / RECIPE_FILE
-    # A base on the Hub has no folder to look in.
-    if not isinstance(path, Path) or not path.is_file():
-        return {}
+    """Give what a base's own lorakit.json says under `generate`, unchecked; a single file has it in its header.
+
+    Raises BaseModelError.
+    """
+    path = base.path
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")).get("generate") or {})
+        if isinstance(path, Path) and path.is_file():
+            text = read_header(path).metadata.get(RECIPE_KEY)
+        else:
+            path = path / RECIPE_FILE
+            # A base on the Hub has no folder to look in.
+            text = path.read_text(encoding="utf-8") if isinstance(path, Path) and path.is_file() else None
+        return dict(json.loads(text).get("generate") or {}) if text else {}
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
-        raise BaseModelError(f"{path} cannot be read: {error}") from error
+        raise BaseModelError(f"what {path} says about pictures cannot be read: {error}") from error
 
 
 def _said(base: BaseIndex) -> Settings:

@@ -1,6 +1,6 @@
 """Put a plan into a loaded pipeline: fused into its weights in memory, and exactly taken out again."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from math import isfinite
 from typing import Any
@@ -13,7 +13,7 @@ from lorakit_cli.core.match import Part, Target
 from lorakit_cli.core.plan import Plan, Term
 from lorakit_cli.errors import BaseModelError, LoraFileError
 from lorakit_cli.service.lanes import run_side_by_side
-from lorakit_cli.service.pipeline import LiveComponent
+from lorakit_cli.service.pipeline import LiveComponent, View
 from lorakit_cli.service.tensors import KeptTensors, TensorReader
 
 # Threads that hand work of fewer values to each other wait longer than they compute.
@@ -48,19 +48,17 @@ class FusedWeights:
         wanted = dict(plan.changes())
         self._restore([target for target in self._applied if target not in wanted])
         changed = {target: terms for target, terms in wanted.items() if self._applied.get(target) != terms}
+        live = {target: self._views(target) for target in changed}
         sums: dict[Target, torch.Tensor] = {}
         with TensorReader(self._device, self._kept) as reader:
 
             def rewrite(*targets: Target) -> int:
                 for target in targets:
-                    sums[target] = self._rewrite(reader, target, changed[target], self._parameter(target))
+                    sums[target] = self._rewrite(reader, target, changed[target], live[target])
                 return len(targets)
 
-            small = [target for target in changed if self._parameter(target).numel() <= _SMALL]
-            large = dict.fromkeys(changed)
-            for target in small:
-                del large[target]
-            jobs = [partial(rewrite, target) for target in large]
+            small = [target for target, views in live.items() if _size(views) <= _SMALL]
+            jobs = [partial(rewrite, target) for target, views in live.items() if _size(views) > _SMALL]
             if small:
                 jobs.append(partial(rewrite, *small))
             self._applied |= changed
@@ -69,28 +67,28 @@ class FusedWeights:
         return len(changed)
 
     def _rewrite(
-        self, reader: TensorReader, target: Target, terms: tuple[Term, ...], parameter: torch.Tensor
+        self, reader: TensorReader, target: Target, terms: tuple[Term, ...], views: Sequence[View]
     ) -> torch.Tensor:
-        """Put the sum of the base's stored tensor and its terms into a parameter; give the sum of its values."""
+        """Put the sum of the base's stored tensor and its terms where it lives; give the sum of its values."""
 
         def load_base(part: Part) -> torch.Tensor:
             return self._read_base(reader, part.target)
 
         stored = self._read_base(reader, target)
-        base, live = stored.reshape(as_matrix(stored.shape)), parameter.view(as_matrix(parameter.shape))
+        base, dtype = stored.reshape(as_matrix(stored.shape)), views[0].matrix.dtype
         rows = delta_rows(terms, stored.shape, reader.factors, load_base)
         sums = []
         for start, stop in blocks(stored.shape, stored.device):
-            value = add_delta(base[start:stop], rows(start, stop), parameter.dtype)
+            value = add_delta(base[start:stop], rows(start, stop), dtype)
             sums.append(value.sum(dtype=torch.float32))
-            live[start:stop].copy_(value)
+            _put(value, start, views)
         return sums[0] if len(sums) == 1 else torch.stack(sums).sum()
 
     def _require_finite(self, changed: Mapping[Target, tuple[Term, ...]], sums: Mapping[Target, torch.Tensor]) -> None:
         """Restore the base and raise LoraFileError where a rewritten tensor holds a value that is not finite."""
         # One look for all tensors, so that a GPU is not made to wait in the loop; a sum is finite only where all are.
         for target, total in zip(sums, torch.stack([*sums.values()]).tolist() if sums else (), strict=True):
-            if not isfinite(total) and not torch.isfinite(self._parameter(target)).all():
+            if not isfinite(total) and not self._is_finite(target):
                 self.restore()
                 names = " and ".join(dict.fromkeys(term.adapter for term in changed[target]))
                 raise LoraFileError(
@@ -106,14 +104,30 @@ class FusedWeights:
     def _restore(self, targets: list[Target]) -> None:
         with TensorReader(self._device, self._kept) as reader:
             for target in targets:
-                self._parameter(target).copy_(self._read_base(reader, target))
+                stored = self._read_base(reader, target)
+                _put(stored.reshape(as_matrix(stored.shape)), 0, self._views(target))
                 del self._applied[target]
 
-    def _parameter(self, target: Target) -> torch.Tensor:
+    def _is_finite(self, target: Target) -> bool:
+        return all(bool(torch.isfinite(view.matrix).all()) for view in self._views(target))
+
+    def _views(self, target: Target) -> Sequence[View]:
         if target.component not in self._live:
             raise BaseModelError(f"the loaded pipeline has no {target.component}; is the base complete?")
-        return self._live[target.component].parameter(target.tensor)
+        return self._live[target.component].views(target.tensor)
 
     def _read_base(self, reader: TensorReader, target: Target) -> torch.Tensor:
         file = self._base.components[target.component].tensors[target.tensor].local_file
         return reader.read(file, target.tensor)
+
+
+def _size(views: Sequence[View]) -> int:
+    return sum(view.matrix.numel() for view in views)
+
+
+def _put(rows: torch.Tensor, start: int, views: Sequence[View]) -> None:
+    """Copy rows of a tensor, the first of them its row `start`, into the parameters that they are of."""
+    for first, matrix in views:
+        begin, end = max(start, first), min(start + len(rows), first + len(matrix))
+        if begin < end:
+            matrix[begin - first : end - first].copy_(rows[begin - start : end - start])

@@ -33,15 +33,15 @@ def attach(pipeline: Any, plan: Plan) -> None:
         name = target.component
         if name not in live:
             live[name] = LiveComponent(pipeline, plan.base.components[name])
-        module, _, parameter = live[name].name_of(target.tensor).rpartition(".")
         for term in parts:
-            if term.layer.kind is not LORA or len(term.whole) > 1 or term.part.swapped or term.part.into:
+            module, _, parameter = live[name].name_of(term.part.parameter).rpartition(".")
+            if term.layer.kind is not LORA or len(term.whole) > 1 or term.part.swapped:
                 what = term.layer.kind.name if term.layer.kind is not LORA else "layers that cover several modules"
                 raise UnsupportedError(f"{term.adapter} uses {what}, which peft cannot attach; leave --attach out")
             if parameter != "weight" or not isinstance(live[name].module.get_submodule(module), _RUNNABLE):
                 raise UnsupportedError(
-                    f"{term.adapter} changes {name}.{target.tensor}, which is no linear layer or convolution, so that "
-                    "peft cannot attach it; leave --attach out"
+                    f"{term.adapter} changes {name}.{term.part.parameter}, which is no linear layer or convolution, so "
+                    "that peft cannot attach it; leave --attach out"
                 )
             terms.setdefault((name, term.adapter), {})[module] = term
     with TensorReader(pipeline.device) as reader:

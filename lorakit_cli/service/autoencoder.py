@@ -1,5 +1,6 @@
 """An autoencoder that takes the place of the base's: a folder that diffusers wrote, or one file of weights."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,37 +11,47 @@ from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.pipeline_folder import json_object
 from lorakit_cli.core.user_path import user_path
 from lorakit_cli.errors import BaseModelError
+from lorakit_cli.service.base_configs import BaseConfigs
 from lorakit_cli.service.memory import is_out_of_memory
 
 _CONFIG = "config.json"
 
 
-def open_vae(text: str, base: BaseIndex, dtype: torch.dtype) -> Any:
+def open_vae(text: str, base: BaseIndex, dtype: torch.dtype, configs: BaseConfigs | None = None) -> Any:
     """Load an autoencoder for a base, from a folder, a pipeline's folder or a .safetensors file.
 
-    A file is taken for one of the base's own kind. Raises BaseModelError for what is no autoencoder, or one whose
-    latents are not the base's.
+    A file is taken for one of the base's own kind. `configs` has the configuration of a base that is a file. Raises
+    BaseModelError for what is no autoencoder, or one whose latents are not the base's.
     """
     path = user_path(text)
-    own = base.components.get("vae")
+    own = _own(base, configs)
     if path.is_dir():
         folder = path if (path / _CONFIG).is_file() else path / "vae"
         config = _config(folder, text)
         vae = _loaded(_class(config, text), "from_pretrained", folder, text, dtype, variant=_variant(folder))
     elif path.suffix.lower() == ".safetensors" and path.is_file():
-        if own is None or not isinstance(base.path, Path):
+        if own is None:
             raise BaseModelError(f"--vae {text}: a file needs the configuration of the base's own; give a folder")
-        options = {"config": str(base.path), "subfolder": "vae"}
-        vae = _loaded(_class({"_class_name": own.class_name}, text), "from_single_file", path, text, dtype, **options)
+        options = {"config": str(configs.folder if configs else base.path), "subfolder": "vae"}
+        vae = _loaded(_class(own, text), "from_single_file", path, text, dtype, **options)
     elif path.exists():
         raise BaseModelError(f"--vae {text} is neither a folder nor a .safetensors file")
     else:
         raise BaseModelError(f"--vae {text}: there is no such folder or file; `hf download` brings one from the Hub")
-    wanted = own.config.get("latent_channels") if own else None
+    wanted = own.get("latent_channels") if own else None
     given = vae.config.get("latent_channels")
     if wanted is not None and given != wanted:
         raise BaseModelError(f"--vae {text} has latents of {given} channels, those of this base have {wanted}")
     return vae
+
+
+def _own(base: BaseIndex, configs: BaseConfigs | None) -> Mapping[str, Any] | None:
+    """Give the configuration of the base's own autoencoder, with its class."""
+    if configs:
+        kind = configs.index.get("vae")
+        return {**configs.config("vae"), "_class_name": kind[1]} if kind else None
+    own = base.components.get("vae")
+    return {**own.config, "_class_name": own.class_name} if own and isinstance(base.path, Path) else None
 
 
 def _config(folder: Path, text: str) -> dict[str, Any]:
@@ -50,7 +61,7 @@ def _config(folder: Path, text: str) -> dict[str, Any]:
     return json_object(path, path)
 
 
-def _class(config: dict[str, Any], text: str) -> Any:
+def _class(config: Mapping[str, Any], text: str) -> Any:
     name = str(config.get("_class_name"))
     kind = getattr(diffusers, name, None)
     if kind is None or not hasattr(kind, "decode"):

@@ -31,14 +31,12 @@ def open_base(
     library: Library,
     found: Sequence[FoundAdapter] = (),
     *,
-    to_load: bool = False,
     variant: str | None = None,
     allow_pickle: bool = False,
 ) -> BaseIndex:
     """Index the base asked for, or the one that follows from library and adapters, from headers alone.
 
     `variant` picks the weights of a folder that has several, `allow_pickle` reads those that are only pickled.
-    `to_load`: its weights are to be loaded afterwards, and a base that cannot be is refused with UnsupportedError.
     Raises BaseModelError, or CorruptFileError for a broken header.
     """
     place = find_base(asked, library, found)
@@ -49,10 +47,7 @@ def open_base(
     else:
         if variant:
             raise OptionError(f"--variant {variant}: {place} is a single file, which has no variants")
-        # First what it is: an adapter or a VAE would make no folder either.
         index = _checkpoint(place)
-        if to_load:
-            require_folder(place)
     return with_architectures(index, ARCHITECTURES)
 
 
@@ -69,8 +64,8 @@ def require_folder(path: PurePath) -> None:
     """Raise UnsupportedError for a base that is a file, with a way to a folder of it."""
     if not Path(path).is_dir():
         raise UnsupportedError(
-            f"generate needs a pipeline folder for now; diffusers' from_single_file and save_pretrained make one of "
-            f"{path}, and --dry-run works without"
+            f"{path} is a single file, and this needs a pipeline folder; diffusers' from_single_file and "
+            "save_pretrained make one of it"
         )
 
 

@@ -31,15 +31,13 @@ def make_plan(
     block_scales: Mapping[str, BlockScales] | None = None,
     strict: bool = False,
     allow_pickle: bool = False,
-    to_load: bool = False,
     variant: str | None = None,
     require_plain: bool = False,
     library: Library | None = None,
 ) -> Planned:
     """Plan what the adapters do to the base. Raises LorakitError for all that is wrong with the request.
 
-    `to_load`: the plan is for a base whose weights are to be loaded; UnsupportedError where they cannot be. With
-    `require_plain` also for a quantized base, whose weights nothing can be added to.
+    `require_plain`: UnsupportedError also for a quantized base, whose weights nothing can be added to.
     """
     library = library or open_library()
     found = tuple(find_adapters(specs, library, allow_pickle=allow_pickle))
@@ -51,7 +49,7 @@ def make_plan(
             known = f"The adapters are {', '.join(names)}" if names else "No adapter is active"
             raise BlockScalesError(f"block scales name the adapter {name!r}{near} {known}")
     files = [open_adapter(adapter.path, allow_pickle=allow_pickle) for adapter in found]
-    opened = open_base_for(base, library, found, files, to_load=to_load, variant=variant, allow_pickle=allow_pickle)
+    opened = open_base_for(base, library, found, files, variant=variant, allow_pickle=allow_pickle)
     if require_plain:
         require_not_quantized(opened.base)
     adapters = [

@@ -1,7 +1,7 @@
 """Find again what a picture was made with, from what is written in it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,6 +39,7 @@ class Given:
     loading: Loading
     changed: bool = False
     allow_pickle: bool = False
+    variant: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class RecalledPicture:
     literal: bool | None
     base: str | None
     adapters: tuple[AdapterSpec, ...]
+    variant: str | None = None
     scale: float = 1.0
     block_scales: Mapping[str, BlockScales] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -85,6 +87,7 @@ def recall_picture(path: Path, given: Given, library: Library) -> RecalledPictur
             None,
             given.base,
             foreign.adapters,
+            given.variant,
             warnings=(f"{path.name} is of another program: its settings, not its very picture", *foreign.warnings),
         )
     return _own(parse_picture_recipe(texts.record, path), path.absolute().parent, given, library)
@@ -96,7 +99,7 @@ def _own(picture: PictureRecipe, beside: Path, given: Given, library: Library) -
         if not NAME.fullmatch(adapter.name):
             raise RecipeError(f"the picture names an adapter {adapter.name!r:.60}, which none can be called")
     warnings: list[str] = []
-    base, base_record = _base(recipe.base, beside, given, library, warnings)
+    base, variant, base_record = _base(recipe.base, beside, given, library, warnings)
     saved = saved_folder(base, library)
     library = library.with_entries(saved.entries()) if saved else library
     names = {adapter.name for adapter in recipe.adapters}
@@ -121,6 +124,7 @@ def _own(picture: PictureRecipe, beside: Path, given: Given, library: Library) -
         picture.literal,
         base,
         adapters,
+        variant,
         recipe.scale if only_places else 1.0,
         scales,
         sources,
@@ -132,18 +136,24 @@ def _own(picture: PictureRecipe, beside: Path, given: Given, library: Library) -
 
 def _base(
     recorded: RecipeBase, beside: Path, given: Given, library: Library, warnings: list[str]
-) -> tuple[str, RecipeBase | None]:
-    """Give what to ask for to get the base of a picture, and its record where it is the one it was."""
+) -> tuple[str, str | None, RecipeBase | None]:
+    """Give what to ask for to get the base of a picture, its variant, and its record where it is the one it was."""
     elsewhere = () if given.base else places_of_base(recorded)
-    found = recall_base(recorded, beside, library, given.base, allow_pickle=given.allow_pickle, elsewhere=elsewhere)
+    other = given.variant not in (None, recorded.variant)
+    # A base that is named need not have the variant that it was.
+    wanted = replace(recorded, variant=given.variant) if other and given.base else recorded
+    found = recall_base(wanted, beside, library, given.base, allow_pickle=given.allow_pickle, elsewhere=elsewhere)
     if found.index is None:
         raise RecipeError(f"{found.missing}; --base PATH says where it is")
+    path, variant = str(found.index.path), found.index.variant
+    if other:
+        return path, given.variant, None
     if not found.differs:
-        return str(found.index.path), recorded
+        return path, variant, recorded
     if not given.changed:
         raise RecipeError(f"{found.changed}; --base PATH says where the one it was is, {_ALL_THE_SAME}")
     warnings.append(found.changed)
-    return str(found.index.path), None
+    return path, variant, None
 
 
 def _merged(given: Options, recorded: Options, picture: PictureRecipe, beside: Path) -> Options:

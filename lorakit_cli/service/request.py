@@ -17,6 +17,7 @@ from lorakit_cli.core.prompt_reading import require_readable
 from lorakit_cli.core.recipe import Recipe, RecipeBase
 from lorakit_cli.core.seeds import choose_seeds, require_not_too_many
 from lorakit_cli.errors import OptionError
+from lorakit_cli.service.base_configs import find_configs, is_single_file, remark_on
 from lorakit_cli.service.default_adapters import Choice, choose_adapters
 from lorakit_cli.service.planning import Planned, make_plan
 from lorakit_cli.service.prompt_lines import PromptLine, Triggers, plan_warnings, read_line, require_text
@@ -129,6 +130,7 @@ def prepare(request: GenerateRequest) -> Prepared:
             planned[choice.specs] = _planned(request, choice)
     scales = {choice.specs: choice.scale for choice in chosen}
     base = planned[chosen[0].specs].plan.base
+    assumed = _assumed(request, base)
     settings = settle(request.settings, base)
     triggers = Triggers(request.add_triggers)
     prompts = [
@@ -147,9 +149,19 @@ def prepare(request: GenerateRequest) -> Prepared:
         tuple(numbers[choice.specs] for choice in chosen for _ in seeds),
         _names(request, lines, seeds),
         (*told, *plan_warnings(tuple(planned.values())), *triggers.warnings(len(lines))),
-        (*next(iter(planned.values())).notes, *triggers.notes()),
+        (*next(iter(planned.values())).notes, *assumed, *triggers.notes()),
         before,
     )
+
+
+def _assumed(request: GenerateRequest, base: BaseIndex) -> tuple[str, ...]:
+    """Hold a single file against the configurations it is to have; say what is assumed of it. Raises LorakitError."""
+    loading = request.loading
+    single = is_single_file(base)
+    if loading.config is not None or (single and not request.dry_run):
+        find_configs(base, loading.config, ("vae",) if loading.vae else ())
+    remark = remark_on(base, request.settings) if single and loading.config is None else None
+    return (remark,) if remark else ()
 
 
 def _specs(
@@ -198,6 +210,7 @@ def _as_before(
         request.loading,
         request.changed,
         request.allow_pickle,
+        request.variant,
     )
     found = recall_picture(request.again, given, library)
     scale = found.scale if request.scale == 1.0 else request.scale
@@ -211,6 +224,7 @@ def _as_before(
         negative=found.negative if request.negative is None else request.negative,
         settings=found.settings,
         loading=found.loading,
+        variant=found.variant,
         seeds=request.seeds or ([] if found.seed is None else [str(found.seed)]),
         literal=found.literal if request.literal is None and not lines else request.literal,
     )
@@ -233,7 +247,6 @@ def _planned(request: GenerateRequest, choice: Choice) -> Planned:
         block_scales=request.block_scales,
         strict=request.strict,
         allow_pickle=request.allow_pickle,
-        to_load=not request.dry_run,
         variant=request.variant,
         library=choice.library,
     )

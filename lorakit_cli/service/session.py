@@ -15,12 +15,14 @@ from lorakit_cli.core.plan import Plan
 from lorakit_cli.errors import OptionError, UnsupportedError
 from lorakit_cli.service.applying import FusedWeights
 from lorakit_cli.service.autoencoder import open_vae
+from lorakit_cli.service.base_configs import BaseConfigs, find_configs, is_single_file
 from lorakit_cli.service.calling import Call, with_pictures
 from lorakit_cli.service.devices import choose_device
 from lorakit_cli.service.offloading import disable_offload, enable_offload, require_accelerator
 from lorakit_cli.service.pipeline import choose_dtype, open_pipeline
 from lorakit_cli.service.prompt_encoding import PromptEncoder
 from lorakit_cli.service.scheduling import make_scheduler
+from lorakit_cli.service.single_file_pipeline import open_single_file
 
 OnStep = Callable[[int], None]
 """Called with the number of denoising steps that are done."""
@@ -41,9 +43,13 @@ class Session:
         self.attached = loading.attach
         if loading.offload:
             require_accelerator(loading.offload, self.device)
-        parts = {"vae": open_vae(loading.vae, base, self.dtype)} if loading.vae else {}
+        configs = _configs(base, loading)
+        parts = {"vae": open_vae(loading.vae, base, self.dtype, configs)} if loading.vae else {}
         where = torch.device("cpu") if loading.offload else self.device
-        self.pipeline = open_pipeline(base, where, self.dtype, **parts)
+        if configs:
+            self.pipeline = open_single_file(base, configs, where, self.dtype, **parts)
+        else:
+            self.pipeline = open_pipeline(base, where, self.dtype, **parts)
         self._replaced = set(parts)
         self._scheduler = self.pipeline.scheduler
         self._pipelines = {"": self.pipeline}
@@ -153,6 +159,12 @@ class Session:
         if self.loading.offload and self._offloaded is not None:
             disable_offload(self._offloaded, self.loading.offload)
             self._offloaded = None
+
+
+def _configs(base: BaseIndex, loading: Loading) -> BaseConfigs | None:
+    if loading.config is None and not is_single_file(base):
+        return None
+    return find_configs(base, loading.config, ("vae",) if loading.vae else ())
 
 
 def _save_memory(pipeline: Any) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lorakit_cli.sources.library import Library
 
 EMBEDDED = NAME
+EMBEDDED_FOLDER = BASE
 """What the embedded model is asked for by."""
 ADAPTER_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 BASE_SUFFIXES = (*ADAPTER_SUFFIXES, ".gguf")

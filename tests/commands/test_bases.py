@@ -99,17 +99,6 @@ def test_a_folder_here_wins_over_the_hub(program, hub, base, here, adapters):
     assert hub.requests == []
 
 
-def test_pictures_need_a_folder(lorakit, checkpoint, adapters, here):
-    ink = ("-l", adapters / "ink.safetensors")
-    result = lorakit("generate", "--base", checkpoint, *ink, "x")
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == (
-        "error: generate needs a pipeline folder for now; diffusers' from_single_file and save_pretrained make one of "
-        f"{checkpoint}, and --dry-run works without\n"
-    )
-    assert names(here) == []
-
-
 def one_line(result, code):
     """Give the only line that a failure wrote."""
     assert (code, result.stdout) == (1, "")

@@ -12,7 +12,7 @@ from PIL import Image, PngImagePlugin
 
 from tests.commands.conftest import names
 from tests.infotext import read_infotext
-from tests.tiny import rewrite
+from tests.tiny import build_pipeline, rewrite
 
 PROMPT = 'a "red" heart,\nwith <x>, \N{SNOWMAN} \N{CAT FACE} and c:d'
 
@@ -325,3 +325,17 @@ def test_quality_acts_and_repeats(draw):
     assert Path("low.jpg").stat().st_size < Path("high.jpg").stat().st_size
     assert draw("--seed", 1, "--out", "again.jpg", "--quality", 10).exit_code == 0
     assert Path("again.jpg").read_bytes() == Path("low.jpg").read_bytes()
+
+
+def test_the_variant_of_the_base_is_drawn_with_again(lorakit, here):
+    build_pipeline().save_pretrained(here / "both")
+    # Other values, so that it shows which were taken.
+    build_pipeline(seed=1).save_pretrained(here / "both", variant="fp16")
+    first = lorakit("generate", "-b", "both", "--variant", "fp16", "--seed", 3, "--steps", 2, "-o", "first.png", PROMPT)
+    assert first.exit_code == 0, first.stderr
+    again(lorakit, "first.png")
+    assert Path("again.png").read_bytes() == Path("first.png").read_bytes()
+    # The other one is asked for, and is what the picture then says.
+    lorakit("generate", "-b", "both", "--seed", 3, "--steps", 2, "-o", "plain.png", PROMPT)
+    again(lorakit, "plain.png", "--variant", "fp16")
+    assert Path("again.png").read_bytes() == Path("first.png").read_bytes() != Path("plain.png").read_bytes()

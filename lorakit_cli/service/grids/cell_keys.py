@@ -11,6 +11,7 @@ from lorakit_cli import __version__
 from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.grid_cell import GridCell
 from lorakit_cli.core.loading import Loading
+from lorakit_cli.core.user_path import user_path
 from lorakit_cli.service.hashing import sha256_of
 
 _LIBRARIES = ("torch", "diffusers", "transformers")
@@ -22,6 +23,7 @@ class CellKeys:
     def __init__(self, loading: Loading) -> None:
         self._common = {
             "loading": asdict(loading),
+            "config": _look_of(user_path(loading.config)) if loading.config else None,
             "versions": {"lorakit": __version__} | {name: version(name) for name in _LIBRARIES},
         }
         self._files: dict[Path, str] = {}
@@ -33,6 +35,7 @@ class CellKeys:
             "picture": asdict(cell.spec),
             "scale": cell.scale,
             "base": self._base(cell.plan.base),
+            "variant": cell.plan.base.variant,
             "adapters": [
                 {
                     "name": adapter.name,

@@ -72,6 +72,8 @@ def command_line(prepared: Prepared) -> str:
     words = ["lorakit", "generate"]
     if request.base is not None:
         words += ["--base", request.base]
+    if request.variant is not None:
+        words += ["--variant", request.variant]
     sources = {adapter.name: adapter for adapter in request.adapters}
     for adapter in prepared.plan.adapters:
         words += ["--lora", str(replace(sources[adapter.name], weight=adapter.weight))]
