@@ -6,6 +6,7 @@ import typer
 
 from lorakit_cli.commands._options import (
     AllowPickleOpt,
+    AutoSchedulerOpt,
     BaseOpt,
     ClipSkipOpt,
     CompileOpt,
@@ -61,6 +62,7 @@ def grid(
     height: Annotated[int | None, typer.Option(help="Height in pixels.", show_default="the base's")] = None,
     scheduler: SchedulerOpt = None,
     scheduler_option: SchedulerOptionsOpt = None,
+    auto_scheduler: AutoSchedulerOpt = False,
     clip_skip: ClipSkipOpt = None,
     cell: Annotated[
         int | None,
@@ -128,12 +130,15 @@ def grid(
         strict=strict,
         allow_pickle=allow_pickle,
         dry_run=dry_run,
+        auto_scheduler=auto_scheduler,
     )
     request = GridRequest(template, out, tuple(axis or ()), ablate, seed, cell, html, overwrite)
     prepared = prepare_grid(request)
     if not quiet:
         for text in prepared.warnings:
             warn(text)
+        for text in prepared.notes:
+            note(text)
     if dry_run:
         if as_json:
             emit_json("grid-plan", planned(prepared))

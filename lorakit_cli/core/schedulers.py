@@ -5,6 +5,7 @@ https://huggingface.co/docs/diffusers/api/schedulers/overview has the table that
 
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -156,6 +157,18 @@ def parse_scheduler_options(texts: Iterable[str]) -> dict[str, Any]:
             raise OptionError(f"--scheduler-option {name} is given twice")
         options[name] = _value(value)
     return options
+
+
+def scheduler_words(
+    name: str | None, options: Mapping[str, Any], steps: int | None, guidance: float | None
+) -> list[str]:
+    """Write what is not None as options of the command line, one a text."""
+    words = [f"--scheduler {shlex.quote(name)}"] if name is not None else []
+    for option, value in options.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        words.append(f"--scheduler-option {shlex.quote(f'{option}={text}')}")
+    words += [f"--steps {steps}"] if steps is not None else []
+    return [*words, *([f"--guidance {guidance:g}"] if guidance is not None else [])]
 
 
 def _value(text: str) -> Any:
