@@ -153,3 +153,18 @@ def test_a_grid_settles_each_cell_by_its_own_weights(lorakit, base, named, here)
     without, with_it = (cell["command"] for cell in json.loads(result.stdout)["cells"])
     assert "--scheduler" not in without
     assert "--steps 4 --guidance 1.5 --scheduler lcm" in with_it
+
+
+def test_inspect_and_the_list_name_the_kind(lorakit, named, here):
+    fast, style = named("sdxl_lightning_4step_lora"), named("lightning_storm")
+    assert "  few steps  Lightning" in lorakit("inspect", fast).stdout.splitlines()
+    assert "few steps" not in lorakit("inspect", style).stdout
+    kinds = [json.loads(lorakit("inspect", "--json", path).stdout)["few_step"] for path in (fast, style)]
+    assert kinds == ["Lightning", None]
+    (here / "lorakit.toml").write_text(f'[adapters.fast]\nsource = "{fast}"\n[adapters.style]\nsource = "{style}"\n')
+    rows = json.loads(lorakit("list-adapters", "--json").stdout)["adapters"]
+    assert {row["name"]: row["few_step"] for row in rows if row["name"] in ("fast", "style")} == {
+        "fast": "Lightning",
+        "style": None,
+    }
+    assert "lora (few steps: Lightning)" in lorakit("list-adapters").stdout
