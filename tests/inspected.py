@@ -6,8 +6,8 @@ from safetensors.torch import save_file
 FIELDS = {
     "schema", "path", "usable", "verdict", "architecture", "confidence", "reasons", "candidates",
     "stated_architectures", "dialect", "layouts", "algorithms", "components", "layers", "ranks", "alphas", "scales",
-    "dtypes", "size", "unknown_keys", "embeddings", "triggers", "triggers_detail", "training", "merge_history",
-    "beside", "hashes", "problems", "match", "keys", "scan", "strength",
+    "dtypes", "size", "unknown_keys", "embeddings", "few_step", "triggers", "triggers_detail", "training",
+    "merge_history", "beside", "hashes", "problems", "match", "keys", "scan", "strength",
 }  # fmt: skip
 
 

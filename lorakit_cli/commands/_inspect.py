@@ -53,6 +53,7 @@ def _rows(report: "InspectReport") -> Iterator[_Row]:
     yield "scale", _amounts(report.scales)
     yield "size", f"{size_text(report.size)}, {_counted(report.dtypes, 'tensors')}"
     yield "embeddings", _listed(report.embeddings)
+    yield "few steps", report.few_step or ""
     yield from _trigger_rows(report)
     yield from _training_rows(report)
     yield "merged from", ", ".join(report.merge_history.merged_from)

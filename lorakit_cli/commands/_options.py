@@ -81,6 +81,13 @@ SchedulerOptionsOpt = Annotated[
         metavar="NAME=VALUE", help="Option of the scheduler, such as use_karras_sigmas=true.", show_default=False
     ),
 ]
+AutoSchedulerOpt = Annotated[
+    bool,
+    typer.Option(
+        "--auto-scheduler",
+        help="Take the scheduler, steps and guidance that suit an adapter for few steps (LCM, Lightning, Hyper, …).",
+    ),
+]
 ClipSkipOpt = Annotated[
     int | None,
     typer.Option(

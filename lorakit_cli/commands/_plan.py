@@ -4,10 +4,12 @@ from typing import TYPE_CHECKING
 
 from lorakit_cli.commands._block_tree import block_lines
 from lorakit_cli.commands._output import emit, emit_json, printable
+from lorakit_cli.core.schedulers import scheduler_words
 from lorakit_cli.core.shown import shown
 from lorakit_cli.service.plan_report import AdapterPlan, PlanReport, report_plan
 
 if TYPE_CHECKING:
+    from lorakit_cli.service.dry_run import DryRunReport
     from lorakit_cli.service.output_request import PreparedOutput
 
 _MOST_UNMATCHED = 20
@@ -20,6 +22,12 @@ def emit_plan(schema: str, prepared: "PreparedOutput", *, as_json: bool) -> None
         emit_json(schema, {"plan": plan, "out": None if out is None else str(out), "warnings": prepared.warnings})
     else:
         emit("\n".join([*plan_lines(plan), *([] if out is None else [printable(f"would write {out}")])]))
+
+
+def settings_lines(report: "DryRunReport") -> list[str]:
+    """Write the settings that are settled, as options, in one line; none where all are left to the base."""
+    words = scheduler_words(report.scheduler, report.scheduler_options, report.steps, report.guidance)
+    return [printable(f"settings {' '.join(words)}")] if words else []
 
 
 def plan_lines(report: PlanReport) -> list[str]:

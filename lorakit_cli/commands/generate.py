@@ -8,6 +8,7 @@ import typer
 from lorakit_cli.commands._options import (
     AddTriggersOpt,
     AllowPickleOpt,
+    AutoSchedulerOpt,
     BaseOpt,
     ClipSkipOpt,
     CompileOpt,
@@ -81,6 +82,7 @@ def generate(
     height: Annotated[int | None, typer.Option(help="Height in pixels.", show_default="the base's")] = None,
     scheduler: SchedulerOpt = None,
     scheduler_option: SchedulerOptionsOpt = None,
+    auto_scheduler: AutoSchedulerOpt = False,
     clip_skip: ClipSkipOpt = None,
     init_image: Annotated[
         str | None, typer.Option(metavar="FILE", help="Picture to begin from.", show_default=False)
@@ -169,6 +171,7 @@ def generate(
         strict=strict,
         allow_pickle=allow_pickle,
         dry_run=dry_run,
+        auto_scheduler=auto_scheduler,
         prompt_file=prompt_file,
         again=again,
         changed=changed,
@@ -183,7 +186,7 @@ def generate(
         for text in prepared.notes:
             note(text)
     if dry_run:
-        from lorakit_cli.commands._plan import plan_lines
+        from lorakit_cli.commands._plan import plan_lines, settings_lines
         from lorakit_cli.service.dry_run import dry_run_report
 
         report = dry_run_report(prepared)
@@ -192,7 +195,8 @@ def generate(
         else:
             seeds = " ".join(str(one) for one in report.seeds)
             plans = [line for plan in report.plans for line in plan_lines(plan)]
-            emit("\n".join([*plans, f"seeds {seeds}", *(f"would write {path}" for path in report.out)]))
+            settings = settings_lines(report)
+            emit("\n".join([*plans, *settings, f"seeds {seeds}", *(f"would write {path}" for path in report.out)]))
         return
     prepared.names.require_writable()
     if not prepared.plan.base.is_local:

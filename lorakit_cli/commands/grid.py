@@ -7,6 +7,7 @@ import typer
 from lorakit_cli.commands._options import (
     AddTriggersOpt,
     AllowPickleOpt,
+    AutoSchedulerOpt,
     BaseOpt,
     ClipSkipOpt,
     CompileOpt,
@@ -69,6 +70,7 @@ def grid(
     height: Annotated[int | None, typer.Option(help="Height in pixels.", show_default="the base's")] = None,
     scheduler: SchedulerOpt = None,
     scheduler_option: SchedulerOptionsOpt = None,
+    auto_scheduler: AutoSchedulerOpt = False,
     clip_skip: ClipSkipOpt = None,
     cell: Annotated[
         int | None,
@@ -140,12 +142,15 @@ def grid(
         dry_run=dry_run,
         add_triggers=add_triggers,
         literal=literal or None,
+        auto_scheduler=auto_scheduler,
     )
     request = GridRequest(template, out, tuple(axis or ()), ablate, seed, cell, html, overwrite)
     prepared = prepare_grid(request)
     if not quiet:
         for text in prepared.warnings:
             warn(text)
+        for text in prepared.notes:
+            note(text)
     if dry_run:
         if as_json:
             emit_json("grid-plan", planned(prepared))

@@ -44,7 +44,7 @@ def _row(adapter: "ListedAdapter", *, with_base: bool) -> list[str]:
     return [
         adapter.name,
         adapter.architecture or "-",
-        ", ".join(adapter.algorithms) or "-",
+        ", ".join(adapter.algorithms) + (f" (few steps: {adapter.few_step})" if adapter.few_step else "") or "-",
         "/".join(str(rank) for rank in adapter.ranks) or "-",
         "not downloaded" if adapter.cached is False else size_text(adapter.size),
         ", ".join(adapter.triggers) or "-",

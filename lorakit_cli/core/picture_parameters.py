@@ -5,7 +5,7 @@ from pathlib import PurePath
 from typing import Any
 
 from lorakit_cli.core.infotext import write_infotext
-from lorakit_cli.core.samplers import sampler_name
+from lorakit_cli.core.schedulers import web_ui_name
 
 # What these are called says nothing, or belongs to every adapter of its kind.
 _NAMELESS = ("pytorch_lora_weights", "adapter_model", "model")
@@ -26,7 +26,7 @@ def picture_parameters(made_with: Mapping[str, Any]) -> str:
     strength = settings.get("strength")
     parameters = {
         "Steps": made_with["steps"],
-        "Sampler": sampler_name(made_with["scheduler"], made_with["scheduler_options"]),
+        "Sampler": web_ui_name(made_with["scheduler"], made_with["scheduler_options"]),
         "CFG scale": made_with["guidance"],
         "Seed": made_with["seed"],
         "Size": f"{made_with['width']}x{made_with['height']}",

@@ -1,6 +1,8 @@
 """What `generate` would do, as a report."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from lorakit_cli.service.plan_report import PlanReport, report_plan
 from lorakit_cli.service.request import Prepared
@@ -21,6 +23,8 @@ class DryRunReport:
     height: int | None
     steps: int | None
     guidance: float | None
+    scheduler: str | None
+    scheduler_options: Mapping[str, Any]
     seeds: tuple[int, ...]
     out: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -41,6 +45,8 @@ def dry_run_report(prepared: Prepared) -> DryRunReport:
         settings.height,
         settings.steps,
         settings.guidance,
+        settings.scheduler,
+        settings.scheduler_options,
         tuple(dict.fromkeys(picture.seed for picture in prepared.pictures)),
         tuple(str(path) for path in prepared.names.paths),
         prepared.warnings,

@@ -13,7 +13,7 @@ from lorakit_cli.core.infotext import Infotext, parse_infotext
 from lorakit_cli.core.numbers import finite
 from lorakit_cli.core.option_values import options_from
 from lorakit_cli.core.prompt_tags import split_foreign_tags
-from lorakit_cli.core.samplers import scheduler_of
+from lorakit_cli.core.schedulers import from_web_ui
 from lorakit_cli.core.seeds import LARGEST
 from lorakit_cli.core.shown import shown
 from lorakit_cli.errors import LorakitError, RecipeError
@@ -104,7 +104,7 @@ def _values(name: str, text: str, parameters: Mapping[str, str]) -> Iterator[dic
     elif name == "Clip skip" and int(text) > 1:
         # There it counts the layer that is taken, here what is left out.
         yield {"clip_skip": int(text) - 1}
-    elif name == "Sampler" and (sampler := scheduler_of(text, parameters.get("Schedule type", ""))):
+    elif name == "Sampler" and (sampler := from_web_ui(text, parameters.get("Schedule type", ""))):
         value: dict[str, Any] = {"scheduler": sampler.class_name}
         yield value | ({"scheduler_options": dict(sampler.options)} if sampler.options else {})
 

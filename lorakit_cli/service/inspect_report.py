@@ -73,9 +73,10 @@ class InspectReport(Record):
 
     `usable`: nothing keeps it from being applied, and it fits every base it was held against; `verdict` says what does
     not, or "usable". `architecture`
-    joins its candidates with "or"; `confidence` is certain, ambiguous, partial or unknown. `triggers` are the words of
-    the most trusted source; `beside` names the files beside it that were read too. `keys`, `scan` and `strength` are
-    None unless they were asked for.
+    joins its candidates
+    with "or"; `confidence` is certain, ambiguous, partial or unknown. `triggers` are the words of the most trusted
+    source; `few_step` is the kind of an adapter for few steps, such as LCM; `beside` names the files beside it that
+    were read too. `keys`, `scan` and `strength` are None unless they were asked for.
     """
 
     path: str
@@ -98,6 +99,7 @@ class InspectReport(Record):
     size: int
     unknown_keys: tuple[str, ...]
     embeddings: tuple[str, ...]
+    few_step: str | None
     triggers: tuple[str, ...]
     triggers_detail: "Triggers"
     training: "Training"

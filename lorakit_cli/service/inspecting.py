@@ -26,6 +26,7 @@ from lorakit_cli.service.closer_looks import (
     measure_strength,
     scan_values,
 )
+from lorakit_cli.service.few_step_names import file_few_steps
 from lorakit_cli.service.inspect_problems import UNKNOWN_MODEL, fatal_problems, remarks
 from lorakit_cli.service.inspect_report import (
     MOST_PROBLEM,
@@ -89,6 +90,7 @@ def inspect(path: Path, file: LoraFile, bases: Sequence[BaseIndex] = (), looks: 
     held = _hold(file, bases) if bases else []
     matches = _matches(held, recognition) if looks.measures else ()
     stated = _read_statements(path, file)
+    few_step = file_few_steps(file, side=stated.side)
     scanned = scan_values(file, looks)
     strength = measure_strength(file, bases[0] if held and held[0].matches else None, matches, looks)
     hashes = file_hashes(file, stated.training, looks)
@@ -113,6 +115,7 @@ def inspect(path: Path, file: LoraFile, bases: Sequence[BaseIndex] = (), looks: 
         verdict=capped(obstacles[0], MOST_PROBLEM) if obstacles else "usable",
         **_what_it_is(file, recognition, _places(held, recognition)),
         stated_architectures=stated.architectures,
+        few_step=few_step.kind if few_step else None,
         triggers=stated.triggers.best,
         triggers_detail=stated.triggers,
         training=stated.training,

@@ -12,6 +12,7 @@ from lorakit_cli.core.triggers import read_triggers
 from lorakit_cli.errors import LorakitError, MatchError, NotDownloadedError
 from lorakit_cli.service.base_choice import open_base_for
 from lorakit_cli.service.bases import open_base
+from lorakit_cli.service.few_step_names import file_few_steps
 from lorakit_cli.service.reading import open_adapter
 from lorakit_cli.sources.library import Library, LibraryEntry, open_library
 from lorakit_cli.sources.local import FoundAdapter, find_adapter, find_adapters
@@ -24,7 +25,8 @@ class ListedAdapter:
     """One adapter; where its file cannot be read, `problem` says why and the rest is empty.
 
     `touches` counts matched layers by component, None unless a base was given; `size` is in bytes. `cached` tells of
-    one that is elsewhere whether it was downloaded, None of one that is on this machine only.
+    one that is elsewhere whether it was downloaded, None of one that is on this machine only. `few_step` is the kind of
+    an adapter for few steps, such as LCM.
     """
 
     name: str
@@ -40,6 +42,7 @@ class ListedAdapter:
     touches: dict[str, int] | None
     problem: str | None
     cached: bool | None = None
+    few_step: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ def _listed(adapter: FoundAdapter, file: LoraFile, base: BaseIndex | None) -> Li
             touches = build_plan(base, [PlannedAdapter(adapter.name, file, adapter.weight)]).matched(adapter.name)
         except MatchError as error:
             touches, problem = {}, str(error)
+    few_step = file_few_steps(file, adapter.remote)
     return ListedAdapter(
         adapter.name,
         adapter.remote or str(adapter.path),
@@ -121,4 +125,5 @@ def _listed(adapter: FoundAdapter, file: LoraFile, base: BaseIndex | None) -> Li
         touches,
         problem,
         True if adapter.remote else None,
+        few_step.kind if few_step else None,
     )

@@ -1,12 +1,13 @@
 """What `generate` is asked for, checked against base and adapters before anything heavy is loaded."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lorakit_cli.core.adapter_spec import AdapterSpec
 from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.block_scales import BlockScales
+from lorakit_cli.core.few_steps import FewSteps
 from lorakit_cli.core.generation import Settings
 from lorakit_cli.core.loading import Loading
 from lorakit_cli.core.picture_names import PictureNames
@@ -19,9 +20,10 @@ from lorakit_cli.core.seeds import choose_seeds, require_not_too_many
 from lorakit_cli.errors import OptionError
 from lorakit_cli.service.base_configs import find_configs, is_single_file, remark_on
 from lorakit_cli.service.default_adapters import Choice, choose_adapters
+from lorakit_cli.service.few_step_names import planned_few_steps
+from lorakit_cli.service.few_step_settings import Asked, remarks, suit
 from lorakit_cli.service.planning import Planned, make_plan
 from lorakit_cli.service.prompt_lines import PromptLine, Triggers, plan_warnings, read_line, require_text
-from lorakit_cli.service.settling import settle
 from lorakit_cli.sources.library import Library, open_library
 
 
@@ -31,7 +33,8 @@ class GenerateRequest:
 
     Prompts are one `prompt`, those of `prompt_file`, or that of the picture `again`, which is made once more: what is
     given beside it wins. `changed` lets base and adapters be others than the picture's. `literal`
-    takes prompts as they stand; None: unless they have weights, or are too long.
+    takes prompts as they stand; None: unless they have weights, or are too long. `auto_scheduler` takes what suits an
+    adapter for few steps where nothing else is asked for.
     """
 
     prompt: str | None = None
@@ -56,6 +59,7 @@ class GenerateRequest:
     add_triggers: bool = False
     literal: bool | None = None
     quality: int | None = None
+    auto_scheduler: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +77,15 @@ class Before:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """What the weights are to be for some pictures: a plan, the scale in it, what its adapters were asked for by."""
+    """What the weights are to be for some pictures: a plan, the scale in it, what its adapters were asked for by.
+
+    `few_steps` holds those adapters that are made for few steps.
+    """
 
     plan: Plan
     scale: float
     sources: Mapping[str, str]
+    few_steps: Mapping[str, FewSteps] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +93,7 @@ class Prepared:
     """A request that is known to be possible: what to draw, with what, and where to.
 
     Each picture has those of the `weights` that `weights_of` counts to. `warnings` are what may be wrong, `notes` what
-    was done unasked.
+    was done unasked. `asked` are the settings before they were settled.
     """
 
     request: GenerateRequest
@@ -96,6 +104,7 @@ class Prepared:
     warnings: tuple[str, ...]
     notes: tuple[str, ...] = ()
     before: Before = field(default_factory=Before)
+    asked: Asked = field(default_factory=lambda: Asked(Settings()))
 
     @property
     def plan(self) -> Plan:
@@ -107,9 +116,12 @@ class Prepared:
         if base is self.plan.base:
             return self
         # What a copy says about pictures was not read where only headers were.
-        said = settle(self.request.settings, base)
-        pictures = tuple(replace(picture, settings=said) for picture in self.pictures)
         weights = tuple(replace(each, plan=replace(each.plan, base=base)) for each in self.weights)
+        said = [suit(self.asked, each.plan, each.scale, each.few_steps).settings for each in weights]
+        pictures = tuple(
+            replace(picture, settings=said[number])
+            for picture, number in zip(self.pictures, self.weights_of, strict=True)
+        )
         return replace(self, weights=weights, pictures=pictures)
 
 
@@ -119,6 +131,7 @@ def prepare(request: GenerateRequest) -> Prepared:
     library = open_library()
     lines, before, fixed = _prompts(request), Before(), None
     told: tuple[str, ...] = ()
+    given = request.settings
     if request.again:
         request, before, told, fixed = _as_before(request, lines, library)
         lines = lines or [PromptLine(request.prompt or "", ())]
@@ -131,7 +144,10 @@ def prepare(request: GenerateRequest) -> Prepared:
     scales = {choice.specs: choice.scale for choice in chosen}
     base = planned[chosen[0].specs].plan.base
     assumed = _assumed(request, base)
-    settings = settle(request.settings, base)
+    asked = Asked(given, request.settings if request.again else None, auto=request.auto_scheduler)
+    few = {specs: planned_few_steps(each) for specs, each in planned.items()}
+    suited = {specs: suit(asked, each.plan, scales[specs], few[specs]) for specs, each in planned.items()}
+    few_notes, few_warnings = remarks(suited.values())
     triggers = Triggers(request.add_triggers)
     prompts = [
         triggers.look_over(line.text, planned[choice.specs], choice.scale)
@@ -144,13 +160,18 @@ def prepare(request: GenerateRequest) -> Prepared:
     numbers = {specs: number for number, specs in enumerate(planned)}
     return Prepared(
         replace(request, scale=chosen[0].scale),
-        tuple(Weights(planned[specs].plan, scales[specs], _sources(specs, before)) for specs in planned),
-        tuple(_specs(request, prompts, seeds, settings)),
+        tuple(Weights(planned[specs].plan, scales[specs], _sources(specs, before), few[specs]) for specs in planned),
+        tuple(
+            PictureSpec(prompt, request.negative, seed, suited[choice.specs].settings, request.literal)
+            for prompt, choice in zip(prompts, chosen, strict=True)
+            for seed in seeds
+        ),
         tuple(numbers[choice.specs] for choice in chosen for _ in seeds),
         _names(request, lines, seeds),
-        (*told, *plan_warnings(tuple(planned.values())), *triggers.warnings(len(lines))),
-        (*next(iter(planned.values())).notes, *assumed, *triggers.notes()),
+        (*told, *plan_warnings(tuple(planned.values())), *few_warnings, *triggers.warnings(len(lines))),
+        (*next(iter(planned.values())).notes, *assumed, *few_notes, *triggers.notes()),
         before,
+        asked,
     )
 
 
@@ -162,14 +183,6 @@ def _assumed(request: GenerateRequest, base: BaseIndex) -> tuple[str, ...]:
         find_configs(base, loading.config, ("vae",) if loading.vae else ())
     remark = remark_on(base, request.settings) if single and loading.config is None else None
     return (remark,) if remark else ()
-
-
-def _specs(
-    request: GenerateRequest, prompts: Sequence[str], seeds: Sequence[int], settings: Settings
-) -> Iterator[PictureSpec]:
-    for prompt in prompts:
-        for seed in seeds:
-            yield PictureSpec(prompt, request.negative, seed, settings, request.literal)
 
 
 def _names(request: GenerateRequest, lines: Sequence[PromptLine], seeds: Sequence[int]) -> PictureNames:

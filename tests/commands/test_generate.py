@@ -181,14 +181,15 @@ def test_dry_run_prints_the_plan_and_writes_nothing(draw, adapters, here):
         "    unet up block_2      1    strength 0.5   9 layers",
         "    text_encoder         1    strength 0.5   8 layers",
         "changes 172 tensors: text_encoder 8, unet 164",
+        "settings --steps 2",
         "seeds 1 2",
         "would write a-red-heart_seed1.png",
         "would write a-red-heart_seed2.png",
     ]
     report = json.loads(draw("-l", f"{adapters}/ink.safetensors:0.5", "--dry-run", "--json", "--seed", 1).stdout)
     assert report.keys() == {
-        "schema", "plan", "plans", "prompt", "prompts", "width", "height", "steps", "guidance", "seeds", "out",
-        "warnings", "notes",
+        "schema", "plan", "plans", "prompt", "prompts", "width", "height", "steps", "guidance", "scheduler",
+        "scheduler_options", "seeds", "out", "warnings", "notes",
     }  # fmt: skip
     assert report["plan"].keys() == {"base", "architecture", "adapters", "changed", "unmatched"}
     assert report["plan"]["adapters"][0].keys() == {

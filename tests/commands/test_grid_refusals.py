@@ -40,6 +40,7 @@ def refused(lorakit, base, adapters, here):
         (["negative=@none.txt"], "--axis negative: none.txt cannot be read: No such file or directory"),
         (["prompt=a|b"], "an axis gives the prompts; leave PROMPT out"),
         (["width=15,16"], "--width 15: this base makes pictures in multiples of 8 pixels"),
+        (["scheduler=ddim,eulr"], "there is no scheduler 'eulr'; did you mean euler"),
         (["block:ink=0,1"], "--axis block:ink: a block is written block:ADAPTER.BLOCK, for example block:pixel.up"),
         (["block:inc.up=0,1"], "--axis block:inc.up: no adapter is called 'inc'; did you mean ink?"),
         (["block:ink.upp=0,1"], "block scales of ink: unet has no part 'upp'; did you mean up? It has down, mid, up"),

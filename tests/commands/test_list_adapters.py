@@ -22,7 +22,7 @@ def test_the_library(lorakit, adapters, here):
     assert list(rows) == ["gone", "ink", "mine", "pixel", "toy", "wash"]
     assert rows["ink"].keys() == {
         "name", "source", "origin", "architecture", "algorithms", "ranks", "weight", "triggers", "size", "layers",
-        "touches", "problem", "cached",
+        "touches", "problem", "cached", "few_step",
     }  # fmt: skip
     mine = rows["mine"]
     assert (mine["origin"], mine["weight"], mine["triggers"]) == (str(here / "lorakit.toml"), 0.5, ["ink style", "ink"])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorakit_cli.core.infotext import parse_infotext, write_infotext
-from lorakit_cli.core.samplers import SAMPLERS, sampler_name, scheduler_of
+from lorakit_cli.core.schedulers import SCHEDULERS, from_web_ui, web_ui_name
 from tests.infotext import read_infotext
 
 PARAMETERS = {"Steps": 20, "Sampler": "Euler a", "CFG scale": 7.0}
@@ -54,19 +54,25 @@ def test_hostile_texts_take_no_time(filler):
 
 def test_samplers_have_the_names_of_the_web_ui():
     karras = {"algorithm_type": "sde-dpmsolver++", "solver_order": 2, "use_karras_sigmas": True}
-    assert sampler_name("DPMSolverMultistepScheduler", karras) == "DPM++ 2M SDE Karras"
-    assert sampler_name("EulerDiscreteScheduler", {"use_karras_sigmas": False}) == "Euler"
-    assert sampler_name("OddScheduler", {}) == "OddScheduler"
-    for sampler in SAMPLERS:
+    assert web_ui_name("DPMSolverMultistepScheduler", karras) == "DPM++ 2M SDE Karras"
+    assert web_ui_name("EulerDiscreteScheduler", {"use_karras_sigmas": False}) == "Euler"
+    assert web_ui_name("OddScheduler", {}) == "OddScheduler"
+    assert web_ui_name("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}) == "Euler"
+    named = [scheduler for scheduler in SCHEDULERS if scheduler.web_ui]
+    first = {scheduler.web_ui: scheduler for scheduler in reversed(named)}
+    for scheduler in named:
         for schedule, option in (
             ("", None),
             ("Karras", "use_karras_sigmas"),
             ("Exponential", "use_exponential_sigmas"),
         ):
-            options = {**sampler.options, **({option: True} if option else {})}
-            name = sampler_name(sampler.class_name, options)
-            found = scheduler_of(name)
-            assert (found.name, found.options) == (sampler.name, options)
-            assert scheduler_of(sampler.name, schedule) == found
-    assert scheduler_of("DPM++ 2M", "Align Your Steps") is None
-    assert scheduler_of("Restart") is None
+            options = {**scheduler.options, **({option: True} if option else {})}
+            name = web_ui_name(scheduler.class_name, options)
+            assert name == f"{scheduler.web_ui} {schedule}".strip()
+            found = from_web_ui(name)
+            assert found == (first[scheduler.web_ui].class_name, options)
+            assert from_web_ui(scheduler.web_ui, schedule) == found
+    assert from_web_ui("FlowMatchEulerDiscreteScheduler") == ("FlowMatchEulerDiscreteScheduler", {})
+    assert from_web_ui("DPMSolverMultistepScheduler") == ("DPMSolverMultistepScheduler", {})
+    assert from_web_ui("DPM++ 2M", "Align Your Steps") is None
+    assert from_web_ui("Restart") is None

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.block_scales import BlockScales, read_block_scales
-from lorakit_cli.core.picture_spec import PictureSpec
 from lorakit_cli.core.plan import Plan, build_plan
 from lorakit_cli.core.prompt_tags import split_tags
 from lorakit_cli.errors import BaseModelError, BlockScalesError
 from lorakit_cli.service.default_adapters import choose_adapters
+from lorakit_cli.service.few_step_settings import suit
 from lorakit_cli.service.grids.cell_request import CellRequest
 from lorakit_cli.service.request import GenerateRequest, Prepared, Weights, prepare
 from lorakit_cli.sources.library import Library
@@ -30,6 +30,7 @@ class CellPlanner:
         self._plans: dict[str, Plan] = {}
         self._base: BaseIndex | None = None
         self.warnings: dict[str, None] = {}
+        self.notes: dict[str, None] = {}
 
     def prepare(self, cell: CellRequest) -> Prepared:
         """Prepare one cell, its request settled: adapters by name, without tags. Raises LorakitError."""
@@ -49,7 +50,11 @@ class CellPlanner:
         settled = replace(request, block_scales=scales)
         sources = {spec.name: spec.source for spec in request.adapters}
         weights = Weights(plan, request.scale, sources)
-        return replace(alike, request=settled, weights=(weights,), pictures=(self._spec(alike, request),))
+        suited = suit(alike.asked, plan, request.scale, alike.weights[0].few_steps)
+        self.notes |= dict.fromkeys(suited.notes)
+        self.warnings |= dict.fromkeys(suited.warnings)
+        picture = replace(alike.pictures[0], seed=int(request.seeds[0]), settings=suited.settings)
+        return replace(alike, request=settled, weights=(weights,), pictures=(picture,))
 
     def _settled(self, request: GenerateRequest) -> GenerateRequest:
         prompt, tagged = split_tags(request.prompt or "")
@@ -58,9 +63,6 @@ class CellPlanner:
             chosen = choose_adapters(request.base, (), 1.0, self._library)
             named, factor = chosen.specs, factor * chosen.scale
         return replace(request, prompt=prompt, adapters=named, scale=request.scale * factor)
-
-    def _spec(self, alike: Prepared, request: GenerateRequest) -> PictureSpec:
-        return replace(alike.pictures[0], seed=int(request.seeds[0]))
 
     def _plan(
         self, request: GenerateRequest, blocks: Mapping[str, Mapping[str, float]], alike: Prepared, key: str

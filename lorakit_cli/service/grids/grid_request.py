@@ -55,6 +55,7 @@ class PreparedGrid:
     folder: GridFolder
     kept: Mapping[str, float | None]
     warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def base(self) -> BaseIndex:
@@ -101,6 +102,7 @@ def prepare_grid(request: GridRequest) -> PreparedGrid:
         folder,
         kept,
         tuple(planner.warnings),
+        tuple(planner.notes),
     )
 
 
