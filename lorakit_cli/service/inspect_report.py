@@ -72,11 +72,10 @@ class InspectReport(Record):
     """What an adapter file is.
 
     `usable`: nothing keeps it from being applied, and it fits every base it was held against; `verdict` says what does
-    not, or "usable". `architecture`
-    joins its candidates
-    with "or"; `confidence` is certain, ambiguous, partial or unknown. `triggers` are the words of the most trusted
-    source; `few_step` is the kind of an adapter for few steps, such as LCM; `beside` names the files beside it that
-    were read too. `keys`, `scan` and `strength` are None unless they were asked for.
+    not, or "usable". `architecture` joins its candidates with "or"; `confidence` is certain, ambiguous, partial or
+    unknown. `triggers` are the words of the most trusted source; `few_step` is the kind of an adapter for few steps,
+    such as LCM; `beside` names the files beside it that were read too. `keys`, `scan` and `strength` are None unless
+    they were asked for.
     """
 
     path: str
