@@ -78,10 +78,12 @@ def _each(
             for slot in own:
                 stored = dtype or dtype_of(slot, reader)
                 left, right = give(slot, reader, torch.float32 if stored.itemsize < torch.float32.itemsize else _WIDE)
-                norm, bound = quick_norm(left, right)
-                if norm <= _NOTHING * bound:
-                    left, right, norm = left[:, :0], right[:0], 0.0
-                result = store(slot, left, right, stored, norm, 0.0)
+                found = quick_norm(left, right)
+                if found.norm <= _NOTHING * found.bound:
+                    left, right = left[:, :0], right[:0]
+                    result = store(slot, left, right, stored, 0.0, 0.0)
+                else:
+                    result = store(slot, left, right, stored, found.norm, 0.0, found.down_squares)
                 done[id(slot)] = result if exact else compared(result, left, right, reader)
             return len(own)
 

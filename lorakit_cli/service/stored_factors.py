@@ -34,38 +34,36 @@ class StoredFactors(NamedTuple):
     whole: float
 
 
-def store(slot: MergeSlot, up: Tensor, down: Tensor, dtype: torch.dtype, norm: float, tail: float) -> StoredFactors:
+def store(
+    slot: MergeSlot,
+    up: Tensor,
+    down: Tensor,
+    dtype: torch.dtype,
+    norm: float,
+    tail: float,
+    down_squares: Tensor | None = None,
+) -> StoredFactors:
     """Round the factors `[rows, rank]` and `[rank, columns]` of a module.
 
     `tail` is how far their product is from the exact sum before; rounding is taken to have nothing to do with that,
-    which is true to second order where the factors are singular vectors. Raises UnsupportedError for values that the
-    dtype cannot hold.
+    which is true to second order where the factors are singular vectors. `down_squares` is `down @ down^T` in fp32,
+    where it is known. Raises UnsupportedError for values that the dtype cannot hold.
     """
     stored_up, stored_down = up.to(dtype), down.to(dtype)
-    change_up, change_down = stored_up.to(up.dtype) - up, stored_down.to(up.dtype) - down
-    # What was stored in this dtype before and is not scaled has no part in it.
-    moved_up, moved_down = change_up.abs().amax(0) != 0, change_down.abs().amax(1) != 0
-    ups, downs = [_of(moved_up, change_up, 1)], [_of(moved_up, stored_down.to(up.dtype), 0)]
-    if bool(moved_down.any()):
-        ups.append(_of(moved_down, up, 1))
-        downs.append(_of(moved_down, change_down, 0))
-    elif not bool(moved_up.any()):
-        return StoredFactors(
-            slot, up.shape[1], dtype, to_bytes(stored_up), to_bytes(stored_down), norm, tail, tail, norm
-        )
-    rounded, _ = quick_norm(torch.cat(ups, 1), torch.cat(downs))
-    if not math.isfinite(rounded):
+    rounded_up, rounded_down = stored_up.to(up.dtype), stored_down.to(up.dtype)
+    # What was stored in this dtype before and is not scaled is the same still.
+    if torch.equal(rounded_down, down):
+        moved = 0.0 if torch.equal(rounded_up, up) else quick_norm(rounded_up - up, down, down_squares).norm
+    else:
+        moves = torch.cat([rounded_up - up, up], 1), torch.cat([rounded_down, rounded_down - down])
+        moved = quick_norm(*moves).norm
+    if not math.isfinite(moved):
         name = str(dtype).removeprefix("torch.")
         raise UnsupportedError(
             f"{slot.place.stem} has values that {name} cannot hold; choose another --dtype: bf16 or fp32"
         )
-    error = (tail**2 + rounded**2) ** 0.5
+    error = (tail**2 + moved**2) ** 0.5
     return StoredFactors(slot, up.shape[1], dtype, to_bytes(stored_up), to_bytes(stored_down), norm, tail, error, norm)
-
-
-def _of(moved: Tensor, factor: Tensor, dimension: int) -> Tensor:
-    """Take the columns or rows that are moved."""
-    return factor if bool(moved.all()) else factor.index_select(dimension, moved.nonzero()[:, 0])
 
 
 def compared(result: StoredFactors, up: Tensor, down: Tensor, reader: TensorReader) -> StoredFactors:
@@ -85,18 +83,30 @@ def compared(result: StoredFactors, up: Tensor, down: Tensor, reader: TensorRead
     return result._replace(error=(apart**2 + rounded) ** 0.5, whole=norm)
 
 
-def quick_norm(up: Tensor, down: Tensor) -> tuple[float, float]:
-    """Give the norm of a product to six digits, and what it would be if no term cancelled another.
+class ProductNorm(NamedTuple):
+    """The norm of a product of factors, what it would be if no term cancelled another, and the second one's squares."""
+
+    norm: float
+    bound: float
+    down_squares: Tensor
+
+
+def quick_norm(up: Tensor, down: Tensor, down_squares: Tensor | None = None) -> ProductNorm:
+    """Give the norm of a product to six digits, from `down @ down^T` in fp32 where that is known.
 
     Its squares are in fp32 where they are neither lost nor cancel.
     """
-    lefts, rights = up.float(), down.float()
-    lefts, rights = lefts.mT @ lefts, rights @ rights.mT
-    squared, bound = float((lefts * rights).sum()), float(lefts.diagonal() @ rights.diagonal())
+    left = up.float()
+    lefts = left.mT @ left
+    if down_squares is None:
+        right = down.float()
+        down_squares = right @ right.mT
+    squared, bound = float((lefts * down_squares).sum()), float(lefts.diagonal() @ down_squares.diagonal())
     if _LEAST < squared < math.inf and squared > _CANCELLED * bound:
-        return math.sqrt(squared), math.sqrt(bound)
+        return ProductNorm(math.sqrt(squared), math.sqrt(bound), down_squares)
     norm = float(product_norm(up, down))
-    return norm, float((up.double().norm(dim=0) * down.double().norm(dim=1)).norm())
+    alone = float((up.double().norm(dim=0) * down.double().norm(dim=1)).norm())
+    return ProductNorm(norm, alone, down_squares)
 
 
 def to_bytes(tensor: Tensor) -> bytes:
