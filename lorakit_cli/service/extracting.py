@@ -74,9 +74,7 @@ def extract(request: ExtractRequest, progress: Progress | None = None) -> Extrac
     _require_apart(request, models)
     shared = pair_models(models.before, models.after)
     pairs = _chosen(request, shared)
-    # Under a budget all are looked at before any is decided on.
-    rounds = 1 if request.rule.size is None else 2
-    done = BytesDone(rounds * sum(pair.size for pair in pairs), progress)
+    done = BytesDone(request.rule.rounds * sum(pair.size for pair in pairs), progress)
     if request.rule.size is None:
         found = _found(request, models, pairs, lambda _: request.rule, done)
         size = _write(request, models.before, _as_adapter(found, models.before))
