@@ -131,12 +131,14 @@ def test_block_weights_behind_a_weight_count(lorakit, base, adapters, here):
 
 
 @pytest.mark.parametrize("options", [[], ["--quiet"]])
-def test_a_terminal_sees_the_download_and_the_layers(hub, inks, base, adapters, tmp_path, options):
+@pytest.mark.parametrize("command", ["merge", "resize"])
+def test_a_terminal_sees_the_download_and_the_layers(hub, inks, base, adapters, tmp_path, command, options):
     reading, writing = pytest.importorskip("pty").openpty()
     variables = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     variables |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    command = [sys.executable, "-m", "lorakit_cli", "merge", "-l", inks, "-l", adapters / "wash.safetensors"]
-    command += ["--base", base, "--out", "out.safetensors", "--json", *options]
+    words = ["merge", "-l", inks, "-l", adapters / "wash.safetensors"] if command == "merge" else ["resize", inks]
+    words += ["--rank", "2", "--base", base, "--out", "out.safetensors", "--json", *options]
+    command = [sys.executable, "-m", "lorakit_cli", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=writing, env=variables | {"TERM": "xterm"}) as run:
         os.close(writing)
         drawn = b""
