@@ -38,6 +38,10 @@ def extract(
     keep_full: Annotated[
         bool, typer.Option("--keep-full", help="Keep what has no factors (norms, biases, embeddings) whole.")
     ] = False,
+    variant: Annotated[
+        str | None,
+        typer.Option("--variant", help="Take weights of this variant, such as fp16, in folders.", show_default=False),
+    ] = None,
     device: Annotated[str, typer.Option("--device", metavar="auto|cuda|mps|cpu", help="Where to compute.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     allow_pickle: AllowPickleOpt = False,
@@ -64,6 +68,7 @@ def extract(
         keep_full=keep_full,
         overwrite=overwrite,
         allow_pickle=allow_pickle,
+        variant=variant,
         device=device,
     )
     with progress_bar("extracting", quiet=quiet) as progress:
@@ -80,23 +85,23 @@ def extract(
 
 
 def _lines(report: "ExtractReport") -> list[str]:
-    whole = f", {report.full} parameters kept whole" if report.full else ""
+    whole = f", {_count(report.full, 'parameter')} kept whole" if report.full else ""
     lines = [
-        f"  {report.energy:.2%} of the difference's energy in {report.layers} layers{whole}, "
+        f"  {report.energy:.2%} of the difference's energy in {_count(report.layers, 'layer')}{whole}, "
         f"error {report.error:.2%}; {report.equal} parameters are equal"
     ]
     for block in report.blocks:
         low, high = block.ranks
         ranks = str(low) if low == high else f"{low} to {high}"
         lines.append(
-            f"  {block.component} {block.block}: {block.layers} layers, rank {ranks}, "
+            f"  {block.component} {block.block}: {_count(block.layers, 'layer')}, rank {ranks}, "
             f"energy {block.energy:.2%}, error {block.error:.2%}"
         )
     reasons: dict[str, list[NotCaptured]] = {}
     for each in report.not_captured:
         reasons.setdefault(each.reason, []).append(each)
     for reason, own in reasons.items():
-        lines.append(f"  not captured, {reason}: {len(own)} parameters")
+        lines.append(f"  not captured, {reason}: {_count(len(own), 'parameter')}")
         lines += [f"    {each.component}.{each.parameter} {_size(each)}" for each in own[:_MOST]]
         lines += [f"    and {len(own) - _MOST} more, smaller (--json lists all)"] if len(own) > _MOST else []
     return lines
@@ -105,3 +110,7 @@ def _lines(report: "ExtractReport") -> list[str]:
 def _size(each: "NotCaptured") -> str:
     relative = f", {each.relative:.2%} of the base's" if each.relative is not None else ""
     return f"norm {each.norm:.3g}{relative}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

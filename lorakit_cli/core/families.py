@@ -12,6 +12,8 @@ _FAMILIES = {
     1280: "SDXL refiner",
     2048: "SDXL",
 }
+ANOTHER = "another UNet"
+"""What a family is called that has no name here."""
 _CROSS_ATTENTION = ("attn2.to_k", "attn2.to_v", "attn2_to_k", "attn2_to_v")
 _TRANSFORMERS = {
     "single_transformer_blocks.": "FLUX",
@@ -21,7 +23,7 @@ _TRANSFORMERS = {
 
 def family_of_width(width: int) -> str:
     """Name the family whose cross attention reads text features of this width."""
-    return _FAMILIES.get(width, "another UNet")
+    return _FAMILIES.get(width, ANOTHER)
 
 
 def adapter_family(file: LoraFile) -> str | None:

@@ -81,7 +81,7 @@ class MergeSlot(NamedTuple):
 def merge_slots(base: BaseIndex, adapters: Sequence[Merged], target: TargetLayout) -> tuple[MergeSlot, ...]:
     """Bring the layers of adapters together by the modules of a layout. What has strength 0 is left out.
 
-    Raises UnsupportedError for what cannot be merged without the base's values, or held by the layout, and
+    No change may depend on the base's values. Raises UnsupportedError for what the layout cannot hold, and
     BlockScalesError.
     """
     found: dict[tuple[str, str, str], list[tuple[Slot, Contribution]]] = {}
@@ -115,11 +115,6 @@ def _slot(parameter: str, parts: Sequence[tuple[Slot, Contribution]], target: Ta
 def _require_mergeable(adapter: Merged, match: Match, target: TargetLayout) -> None:
     layer = match.layer
     kind = layer.kind
-    if kind.needs_base:
-        raise UnsupportedError(
-            f"{layer.stem} of {adapter.name} is {kind.name}, whose change depends on the base's values; fuse it into "
-            "its base with `lorakit fuse` and take the difference as an adapter"
-        )
     if kind.name == "embedding":
         raise UnsupportedError(f"{layer.stem} of {adapter.name} is LoRA of an embedding, which no layout here holds")
     if len(layer.delta_shape) >= _FLAT:

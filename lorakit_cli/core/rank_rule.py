@@ -31,6 +31,11 @@ class RankRule(NamedTuple):
         """The names of what is asked for."""
         return tuple(name for name in _OPTIONS if getattr(self, name) is not None)
 
+    @property
+    def rounds(self) -> int:
+        """How often all layers are looked at: under a size once more, before any rank is decided on."""
+        return 1 if self.size is None else 2
+
     def count(self, values: Sequence[float]) -> int:
         """Say how many of a layer's singular values to keep, from the largest; none only where there are none."""
         if not values:

@@ -114,7 +114,8 @@ def _change(models: Models, reader: TensorReader, pair: Pair) -> tuple[Tensor, T
     base = before.float()
     change = after.float() - base
     if not torch.isfinite(change).all():
-        raise BaseModelError(f"{pair.label} is not finite in {models.before.label} or {models.after.label}")
+        where = models.after if torch.isfinite(base).all() else models.before
+        raise BaseModelError(f"{pair.label} of {where.label} holds NaN or infinity; is the file broken?")
     return (base, change) if change.any() else None
 
 

@@ -15,24 +15,22 @@ from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.conversion import convert_layers
 from lorakit_cli.core.lora_file import LoraFile, read_lora_file
 from lorakit_cli.core.matching import match_layers
-from lorakit_cli.core.model_pairs import Pair, Pairs, pair_models
+from lorakit_cli.core.model_pairs import Pair
 from lorakit_cli.core.new_tensor import NewTensor, header_of
 from lorakit_cli.core.output_file import new_file, require_absent
 from lorakit_cli.core.private_folder import private_folder
 from lorakit_cli.core.rank_budget import Spectrum, ranks_within
 from lorakit_cli.core.rank_rule import RankRule
 from lorakit_cli.core.source import Source
-from lorakit_cli.errors import OptionError, OutputError, WrongBaseError, did_you_mean
+from lorakit_cli.errors import OptionError, OutputError, WrongBaseError
 from lorakit_cli.formats.targets import TARGETS
-from lorakit_cli.service.bases import open_base
 from lorakit_cli.service.converted_file import write_adapter
-from lorakit_cli.service.devices import choose_device
 from lorakit_cli.service.differing import Difference, Models, Wanted, differences, spectra
 from lorakit_cli.service.extract_report import ExtractReport, extract_report
-from lorakit_cli.service.fetching import fetched
 from lorakit_cli.service.progress import BytesDone
 from lorakit_cli.service.reading import READING
-from lorakit_cli.sources.library import open_library
+from lorakit_cli.service.two_models import open_models
+from lorakit_cli.sources.local import EMBEDDED, is_embedded
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 LAYOUTS = ("diffusers", "kohya", "comfy")
@@ -55,6 +53,7 @@ class ExtractRequest:
     keep_full: bool = False
     overwrite: bool = False
     allow_pickle: bool = False
+    variant: str | None = None
     device: str = "auto"
 
 
@@ -66,17 +65,10 @@ def extract(request: ExtractRequest, progress: Progress | None = None) -> Extrac
     """
     _require_sense(request)
     require_absent(request.out, overwrite=request.overwrite)
-    library = open_library()
-    before, after = (
-        open_base(name, library, allow_pickle=request.allow_pickle) for name in (request.base, request.tuned)
-    )
-    models = Models(fetched(before), fetched(after), choose_device(request.device))
-    _require_apart(request, models)
-    shared = pair_models(models.before, models.after)
-    pairs = _chosen(request, shared)
-    # Under a budget all are looked at before any is decided on.
-    rounds = 1 if request.rule.size is None else 2
-    done = BytesDone(rounds * sum(pair.size for pair in pairs), progress)
+    models, shared = open_models(request)
+    _require_rank(request.rule, shared.pairs)
+    pairs = shared.pairs
+    done = BytesDone(request.rule.rounds * sum(pair.size for pair in pairs), progress)
     if request.rule.size is None:
         found = _found(request, models, pairs, lambda _: request.rule, done)
         size = _write(request, models.before, _as_adapter(found, models.before))
@@ -116,7 +108,10 @@ def _within(
             ranks = ranks_within(costs, room, lambda ranks: _size_of(layers, ranks, request))
         except ValueError as error:
             least = int(error.args[0]) + budget - room
-            raise OptionError(f"--size {budget}: {len(costs)} layers of rank 1 alone take {least} bytes") from error
+            raise OptionError(
+                f"--size {budget} bytes is too little: {len(costs)} layers of rank 1 alone take {least}; ask for at "
+                f"least {-(-least // 10_000) / 100:.2f}MB, or leave out small ones with --min-diff"
+            ) from error
         of = {pair.label: rank for pair, rank in zip(layers, ranks, strict=True)}
         found = _found(request, models, pairs, partial(_chosen_rank, of), done)
         file = _as_adapter(found, models.before)
@@ -176,24 +171,11 @@ def _require_sense(request: ExtractRequest) -> None:
         raise OptionError(f"--min-diff {request.min_diff}: the largest change of a value that is left out, 0 or more")
 
 
-def _require_apart(request: ExtractRequest, models: Models) -> None:
-    """Refuse to write over what is read."""
-    if models.before.path == models.after.path:
-        raise OptionError(f"--base and --tuned are both {models.before.label}")
-    out = request.out.resolve()
-    for index in (models.before, models.after):
-        if isinstance(index.path, Path) and (out == index.path.resolve() or index.path.resolve() in out.parents):
-            raise OutputError(f"{request.out} is or lies in a model that is read, {index.path}; choose another --out")
-
-
-def _chosen(request: ExtractRequest, shared: Pairs) -> tuple[Pair, ...]:
-    """Take the pairs of the components asked for, else all. Raises OptionError."""
-    there = dict.fromkeys(pair.component for pair in shared.pairs)
-    for name in request.components:
-        if name not in there:
-            near = did_you_mean(name, there) or "."
-            raise OptionError(f"the models share no component {name!r}{near} They share {', '.join(there)}")
-    return tuple(pair for pair in shared.pairs if not request.components or pair.component in request.components)
+def _require_rank(rule: RankRule, pairs: Sequence[Pair]) -> None:
+    """Refuse a rank above that of every layer. Raises OptionError."""
+    highest = max((min(pair.matrix) for pair in pairs if pair.is_adapted and pair.is_matrix), default=0)
+    if rule.rank is not None and rule.rank > highest:
+        raise OptionError(f"--rank {rule.rank}: no layer has a rank above {highest}; ask for {highest} or less")
 
 
 def _as_adapter(found: Sequence[Difference], base: BaseIndex) -> LoraFile:
@@ -209,7 +191,7 @@ def _as_adapter(found: Sequence[Difference], base: BaseIndex) -> LoraFile:
         elif each.diff is not None:
             tensors[f"{stem}.{_whole_suffix(pair)}"] = each.diff
     data = private_folder() / "extracted.safetensors"
-    metadata = {"lorakit.extracted_by": f"lorakit {__version__}", "lorakit.extracted_from": base.path.name}
+    metadata = {"lorakit.extracted_by": f"lorakit {__version__}", "lorakit.extracted_from": _name(base)}
     try:
         save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, data, metadata)
     except SafetensorError as error:
@@ -221,3 +203,8 @@ def _whole_suffix(pair: Pair) -> str:
     if pair.parameter.endswith(".bias"):
         return "diff_b"
     return "diff" if len(pair.shape) > 1 else "w_norm"
+
+
+def _name(base: BaseIndex) -> str:
+    """Give what a base goes by elsewhere too."""
+    return base.remote or (EMBEDDED if is_embedded(base.path) else base.path.name)

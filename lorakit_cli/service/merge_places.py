@@ -8,6 +8,7 @@ from lorakit_cli.core.merge_slots import Merged, MergeSlot, merge_slots
 from lorakit_cli.core.target_layout import TargetLayout
 from lorakit_cli.service.placing import undecided
 from lorakit_cli.service.placing_together import place_together
+from lorakit_cli.service.plain_changes import require_plain_changes
 
 
 class MeetingPlaces(NamedTuple):
@@ -25,6 +26,7 @@ def meeting_places(adapters: Sequence[Merged], base: str | None, target: TargetL
     UnsupportedError, BlockScalesError.
     """
     found: list[tuple[BaseIndex, tuple[MergeSlot, ...]]] = []
+    require_plain_changes(adapters, base)
     placed = place_together([adapter.file for adapter in adapters], base)
     for together in placed:
         own = [adapter._replace(matches=matches) for adapter, matches in zip(adapters, together.matches, strict=True)]

@@ -12,7 +12,8 @@ from lorakit_cli.core.merge_method import MergeSettings
 from lorakit_cli.core.merge_slots import Merged
 from lorakit_cli.core.rank_rule import RankRule
 from lorakit_cli.core.target_layout import TargetLayout
-from lorakit_cli.errors import BlockScalesError, OptionError, did_you_mean
+from lorakit_cli.errors import OptionError
+from lorakit_cli.service.adapter_scales import adapter_scales
 from lorakit_cli.service.new_layouts import layout_for
 from lorakit_cli.service.reading import open_adapter
 from lorakit_cli.service.written_adapter import require_place
@@ -65,12 +66,8 @@ def prepare_merge(request: MergeRequest) -> PreparedMerge:
     """
     if not request.specs:
         raise OptionError("name the adapters to merge, for example --lora toy:0.8 --lora pixel:0.5")
-    found = find_adapters(request.specs, open_library())
-    names = [adapter.name for adapter in found]
-    for name in request.block_scales:
-        if name not in names:
-            near = did_you_mean(name, names) or "."
-            raise BlockScalesError(f"block scales name the adapter {name!r}{near} The adapters are {', '.join(names)}")
+    scales = adapter_scales(request.specs, request.block_scales)
+    found = find_adapters(request.specs, open_library(), allow_pickle=request.allow_pickle)
     if not any(adapter.weight for adapter in found):
         raise OptionError("all weights are 0, so that nothing would be left")
     adapters = [
@@ -78,7 +75,7 @@ def prepare_merge(request: MergeRequest) -> PreparedMerge:
             adapter.name,
             open_adapter(adapter.path, allow_pickle=request.allow_pickle),
             adapter.weight,
-            request.block_scales.get(adapter.name, adapter.block_scales),
+            scales.get(adapter.name, adapter.block_scales),
             (),
         )
         for adapter in found

@@ -11,11 +11,11 @@ from lorakit_cli.errors import OptionError, UnsupportedError
 from lorakit_cli.service.combined_layers import factored_layers, vector_layers
 from lorakit_cli.service.combining import DTYPES, Wanted, layer_results, reduced
 from lorakit_cli.service.devices import fp64_device
-from lorakit_cli.service.lanes import Progress
 from lorakit_cli.service.merge_places import MeetingPlaces, meeting_places
 from lorakit_cli.service.merge_report import MergedAdapter, MergeReport, by_block, by_component, together
 from lorakit_cli.service.merge_request import MergeInput, PreparedMerge
 from lorakit_cli.service.merged_metadata import MergedFile, merged_metadata
+from lorakit_cli.service.progress import BytesDone, Progress
 from lorakit_cli.service.slot_values import whole
 from lorakit_cli.service.stacking import add, approximate, stack
 from lorakit_cli.service.stored_factors import StoredFactors
@@ -26,7 +26,7 @@ from lorakit_cli.service.written_adapter import write_layers
 
 @torch.no_grad()
 def merge(prepared: PreparedMerge, progress: Progress | None = None) -> MergeReport:
-    """Merge adapters into a file; `progress` is told how many layers more have been done.
+    """Merge adapters into a file; `progress` is called with layers done and layers in all.
 
     Raises MatchError where their layers cannot be placed in one model, UnsupportedError for what a method or layout
     cannot do, OptionError for ranks or sizes that cannot be, LoraFileError, OutputError.
@@ -46,7 +46,8 @@ def merge(prepared: PreparedMerge, progress: Progress | None = None) -> MergeRep
         lambda ranks: merged_metadata(files, settings, ranks),
     )
     with TensorReader(fp64_device()) as reader:
-        results = _results(prepared, matrices, vectors, reader, wanted, progress)
+        done = BytesDone(request.rule.rounds * len(matrices), progress)
+        results = _results(prepared, matrices, vectors, reader, wanted, done)
         total = total_by(request.settings) if request.settings.method.prunes else whole
         layers = (*factored_layers(results), *vector_layers(vectors, reader, wanted.dtype, total))
     if not layers:
@@ -63,7 +64,7 @@ def _results(
     vectors: Sequence[MergeSlot],
     reader: TensorReader,
     wanted: Wanted,
-    progress: Progress | None,
+    progress: BytesDone,
 ) -> list[StoredFactors]:
     settings = prepared.request.settings
     method = settings.method

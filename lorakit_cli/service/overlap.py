@@ -17,10 +17,11 @@ from torch import Tensor
 from lorakit_cli.core.block_names import block_order
 from lorakit_cli.core.merge_slots import Contribution, MergeSlot
 from lorakit_cli.service.devices import fp64_device
-from lorakit_cli.service.lanes import Job, Progress, run_side_by_side
+from lorakit_cli.service.lanes import Job, run_side_by_side
 from lorakit_cli.service.merge_places import meeting_places
 from lorakit_cli.service.merge_request import PreparedMerge
 from lorakit_cli.service.overlap_report import AdapterNorm, OverlapReport, PairOverlap
+from lorakit_cli.service.progress import BytesDone, Progress
 from lorakit_cli.service.slot_values import change_of, inner_size, thin
 from lorakit_cli.service.tensors import TensorReader
 
@@ -55,8 +56,8 @@ class _Measured(NamedTuple):
 def analyze(prepared: PreparedMerge, progress: Progress | None = None) -> OverlapReport:
     """Measure what the adapters of a merge have in common, at their weights and block scales.
 
-    Raises MatchError where their layers cannot be placed in one model, UnsupportedError for changes that depend on a
-    base, LoraFileError.
+    `progress` is called with layers done and layers in all. Raises MatchError where their layers cannot be placed in
+    one model, UnsupportedError for changes that depend on a base, LoraFileError.
     """
     places = meeting_places(prepared.adapters, prepared.request.base, prepared.target)
     slots = [slot for slot in places.slots if slot.is_matrix]
@@ -73,7 +74,7 @@ def analyze(prepared: PreparedMerge, progress: Progress | None = None) -> Overla
 
             return run
 
-        run_side_by_side(map(job, slots), reader.device, progress)
+        run_side_by_side(map(job, slots), reader.device, BytesDone(len(slots), progress))
     # As they lie in the model, not as threads came to an end.
     order = {id(slot): place for place, slot in enumerate(slots)}
     measured.sort(key=lambda one: order[id(one.slot)])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from lorakit_cli.core.adapter_spec import AdapterSpec
 from lorakit_cli.core.block_scales import BlockScales
 from lorakit_cli.core.plan import Plan, PlannedAdapter, build_plan
-from lorakit_cli.errors import BlockScalesError, did_you_mean
+from lorakit_cli.service.adapter_scales import adapter_scales
 from lorakit_cli.service.base_choice import open_base_for
 from lorakit_cli.service.quantized import require_not_quantized
 from lorakit_cli.service.reading import open_adapter
@@ -41,13 +41,7 @@ def make_plan(
     """
     library = library or open_library()
     found = tuple(find_adapters(specs, library, allow_pickle=allow_pickle))
-    scales = _with_block_weights(specs, block_scales or {})
-    names = [adapter.name for adapter in found]
-    for name in scales:
-        if name not in names:
-            near = did_you_mean(name, names) or "."
-            known = f"The adapters are {', '.join(names)}" if names else "No adapter is active"
-            raise BlockScalesError(f"block scales name the adapter {name!r}{near} {known}")
+    scales = adapter_scales(specs, block_scales or {})
     files = [open_adapter(adapter.path, allow_pickle=allow_pickle) for adapter in found]
     opened = open_base_for(base, library, found, files, variant=variant, allow_pickle=allow_pickle)
     if require_plain:
@@ -60,12 +54,3 @@ def make_plan(
     if strict:
         plan.require_all_matched()
     return Planned(plan, found, (opened.note,) if opened.note else ())
-
-
-def _with_block_weights(specs: Sequence[AdapterSpec], given: Mapping[str, BlockScales]) -> dict[str, BlockScales]:
-    """Give the block scales of all adapters, those said in their specs among them. Raises BlockScalesError."""
-    said = {spec.name: BlockScales({}, spec.block_weights) for spec in specs if spec.block_weights}
-    for name in said:
-        if name in given:
-            raise BlockScalesError(f"block scales of {name} are given twice, in --block-scales and behind its weight")
-    return {**given, **said}

@@ -14,10 +14,10 @@ from lorakit_cli.service.combined_layers import factored_layers, vector_layers
 from lorakit_cli.service.combining import DTYPES, Wanted, layer_results, reduced
 from lorakit_cli.service.converting import only_file
 from lorakit_cli.service.devices import fp64_device
-from lorakit_cli.service.lanes import Progress
 from lorakit_cli.service.merge_places import meeting_places
 from lorakit_cli.service.merge_report import ResizeReport, by_block, by_component, together
 from lorakit_cli.service.new_layouts import layout_for
+from lorakit_cli.service.progress import BytesDone, Progress
 from lorakit_cli.service.reading import open_adapter
 from lorakit_cli.service.resized_metadata import resized_metadata
 from lorakit_cli.service.tensors import TensorReader
@@ -39,12 +39,12 @@ class ResizeRequest(NamedTuple):
 
 @torch.no_grad()
 def resize(request: ResizeRequest, progress: Progress | None = None) -> ResizeReport:
-    """Resize an adapter; `progress` is told how many layers have been done.
+    """Resize an adapter; `progress` is called with layers done and layers in all.
 
     Raises LoraFileError for the input, MatchError where its modules cannot be placed, UnsupportedError for algorithms
     that depend on a base, OptionError for ranks or sizes that cannot be, OutputError.
     """
-    path = only_file(request.source)
+    path = only_file(request.source, allow_pickle=request.allow_pickle)
     file = open_adapter(path, allow_pickle=request.allow_pickle)
     target = layout_for(file, request.to, request.out)
     require_place(request.out, target.name, [path], overwrite=request.overwrite)
@@ -55,16 +55,17 @@ def resize(request: ResizeRequest, progress: Progress | None = None) -> ResizeRe
     before = max((slot.rank for slot in matrices), default=0)
     dtype = DTYPES[request.dtype] if request.dtype else None
     wanted = Wanted(places.base, target, dtype, lambda ranks: resized_metadata(file.metadata, ranks, str(before)))
+    done = BytesDone(request.rule.rounds * len(matrices), progress)
     with TensorReader(fp64_device()) as reader:
-        results = reduced(matrices, vectors, reader, request.rule, wanted, progress=progress)
+        results = reduced(matrices, vectors, reader, request.rule, wanted, progress=done)
         layers = (*factored_layers(results), *vector_layers(vectors, reader, dtype))
     if not layers:
         raise UnsupportedError(f"{path} changes nothing at all, so that nothing would be left of it")
     metadata = wanted.metadata([result.rank for result in results])
     with Source(file.data) as source:
         size = write_layers(request.out, target, places.base, layers, metadata, source, overwrite=request.overwrite)
-    done = layer_results(results)
-    whole = together("", None, done)
+    parts = layer_results(results)
+    whole = together("", None, parts)
     return ResizeReport(
         source=str(path),
         out=str(request.out),
@@ -79,8 +80,8 @@ def resize(request: ResizeRequest, progress: Progress | None = None) -> ResizeRe
         rank_after=whole.rank_after,
         energy=whole.energy,
         error=whole.error,
-        components=by_component(done),
-        blocks=by_block(done),
+        components=by_component(parts),
+        blocks=by_block(parts),
     )
 
 

@@ -3,8 +3,10 @@
 import json
 
 import pytest
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 
-from tests.conversions import as_kohya, loaded_deltas, metadata_of, write
+from tests.conversions import as_kohya, layer_delta, loaded_deltas, metadata_of, write
 from tests.exact_weights import folder_weights
 from tests.merging import KOHYA, adapter, distance, done, read, refused, weighted
 from tests.tiny import build_pipeline
@@ -73,11 +75,31 @@ def test_diffusers_loads_what_was_written(merge, base, here, options):
     assert distance(loaded_deltas(pipeline), read(base, here / "out.safetensors")) < 1e-6
 
 
-def test_fused_it_is_what_the_adapters_are_fused_together(merge, lorakit, base, pair, here):
-    done(merge("--out", "out.safetensors", "--dtype", "fp32", "--json"))
+def test_peft_loads_what_was_written_for_it(merge, base, here):
+    done(merge("--out", "out", "--to", "peft", "--json"))
+    done(merge("--out", "out.safetensors", "--json"))
+    found = {}
+    pipeline = build_pipeline()
+    for component in ("unet", "text_encoder"):
+        loaded = PeftModel.from_pretrained(getattr(pipeline, component), here / "out" / component)
+        for name, layer in loaded.named_modules():
+            if isinstance(layer, LoraLayer):
+                found[component, name.removeprefix("base_model.model.").removeprefix("text_model.")] = layer_delta(
+                    layer
+                )
+    assert distance(found, read(base, here / "out.safetensors")) < 1e-6
+
+
+@pytest.mark.parametrize("to", ["diffusers", "kohya", "comfy", "peft"])
+def test_fused_it_is_what_the_adapters_are_fused_together(merge, lorakit, base, pair, here, to):
+    out = "out" if to == "peft" else "out.safetensors"
+    done(merge("--out", out, "--to", to, "--dtype", "fp32", "--json"))
+    # For peft each model is an adapter of its own.
+    parts = [f"./{out}/{name}" for name in ("unet", "text_encoder")] if to == "peft" else [f"./{out}"]
+    merged = [word for part in parts for word in ("--lora", part)]
     together = ["--base", base, "--dtype", "fp32", "--json", "--out"]
     done(lorakit("fuse", *pair, *together, "two"))
-    done(lorakit("fuse", "--lora", "./out.safetensors", *together, "one"))
+    done(lorakit("fuse", *merged, *together, "one"))
     one, two, bare = (folder_weights(folder) for folder in (here / "one", here / "two", base))
     assert one.keys() == two.keys()
     changed = 0

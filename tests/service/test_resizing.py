@@ -237,7 +237,7 @@ def test_values_that_are_not_finite_are_named(run, ink, value, tmp_path):
 def test_what_needs_a_base_is_refused_with_the_way_there(run, ink):
     tensors = as_kohya(ink, KOHYA) | {f"{STEM}q.dora_scale": torch.ones(16, 1)}
     with pytest.raises(
-        UnsupportedError, match="is dora, whose change depends on the base's values; fuse it into its base"
+        UnsupportedError, match="is dora, whose change depends on the base's values; two commands make plain LoRA of it"
     ):
         run(tensors, rank=2)
 

@@ -1,0 +1,77 @@
+"""Open a base and a fine-tune of it, wherever they are, and pair their parameters."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lorakit_cli.core.base_index import BaseIndex
+from lorakit_cli.core.downloads import download_bar
+from lorakit_cli.core.model_pairs import Pairs, pair_models
+from lorakit_cli.core.private_folder import private_folder
+from lorakit_cli.core.user_path import user_path
+from lorakit_cli.errors import BaseModelError, OptionError, OutputError, did_you_mean
+from lorakit_cli.service.bases import open_base
+from lorakit_cli.service.devices import choose_device
+from lorakit_cli.service.differing import Models
+from lorakit_cli.service.fetching import fetched
+from lorakit_cli.sources.library import Library, open_library
+
+if TYPE_CHECKING:
+    from lorakit_cli.service.extracting import ExtractRequest
+
+
+def open_models(request: "ExtractRequest") -> tuple[Models, Pairs]:
+    """Open both models and pair what they share; weights on the Hub are downloaded once all else is known to be right.
+
+    Raises BaseModelError or WrongBaseError for the models, OptionError, OutputError for an output that is one of them.
+    """
+    library = open_library()
+    before, after = (_opened(name, library, request) for name in (request.base, request.tuned))
+    if request.variant not in (None, before.variant, after.variant):
+        raise OptionError(f"--variant {request.variant}: neither {before.label} nor {after.label} has such weights")
+    _require_apart(request.out, before, after)
+    shared = pair_models(before, after, _chosen(request.components, before, after))
+    return Models(_fetched(before), _fetched(after), choose_device(request.device)), shared
+
+
+def _opened(name: str, library: Library, request: "ExtractRequest") -> BaseIndex:
+    # One file has no variants.
+    variant = None if user_path(name).is_file() else request.variant
+    try:
+        index = open_base(name, library, variant=variant, allow_pickle=request.allow_pickle)
+    except BaseModelError:
+        if variant is None:
+            raise
+        # The other model may have it.
+        index = open_base(name, library, allow_pickle=request.allow_pickle)
+    if request.allow_pickle and index.path.parent == private_folder():
+        # Of a copy without pickles nobody has heard.
+        return index._replace(path=user_path(name))
+    return index
+
+
+def _fetched(index: BaseIndex) -> BaseIndex:
+    if index.is_local:
+        return index
+    with download_bar(f"downloading {index.repository[0]}") as progress:
+        return fetched(index, progress)
+
+
+def _require_apart(out: Path, before: BaseIndex, after: BaseIndex) -> None:
+    """Refuse to write over what is read."""
+    if (before.path, before.remote) == (after.path, after.remote):
+        raise OptionError(f"--base and --tuned are both {before.label}")
+    target = out.resolve()
+    for index in (before, after):
+        if isinstance(index.path, Path) and (target == index.path.resolve() or index.path.resolve() in target.parents):
+            raise OutputError(f"{out} is or lies in a model that is read, {index.path}; choose another --out")
+
+
+def _chosen(names: Sequence[str], before: BaseIndex, after: BaseIndex) -> Sequence[str]:
+    """Give the components asked for, else all that both have. Raises OptionError."""
+    there = [name for name in before.components if name in after.components]
+    for name in names:
+        if name not in there:
+            near = did_you_mean(name, there) or "."
+            raise OptionError(f"the models share no component {name!r}{near} They share {', '.join(there)}")
+    return [name for name in there if not names or name in names]
