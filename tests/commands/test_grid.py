@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.commands.conftest import names
+from tests.tiny import build_pipeline
 
 
 @pytest.fixture
@@ -156,3 +157,26 @@ def test_attached_adapters_change_from_cell_to_cell(grid, lorakit, ink, wash):
     assert grid(*lora).exit_code == 0
     assert len({(Path("out") / cell["file"]).read_bytes() for cell in index()["cells"]}) == 6
     assert_each_cell_is_what_its_command_draws(lorakit)
+
+
+def test_a_variant_triggers_and_brackets_as_in_generate(lorakit, here, adapters):
+    build_pipeline().save_pretrained(here / "both")
+    build_pipeline(seed=1).save_pretrained(here / "both", variant="fp16")
+    ink = adapters / "ink.safetensors"
+    (here / "lorakit.toml").write_text(f'[adapters.ink]\nsource = "{ink.as_posix()}"\ntriggers = ["inky"]\n')
+    shared = ("-b", "both", "--variant", "fp16", "--add-triggers", "--literal-prompt", "--steps", 2)
+    result = lorakit("grid", *shared, "--axis", "ink=1", "-o", "sheet", "a (red:1.4) heart")
+    assert result.exit_code == 0, result.stderr
+    (cell,) = json.loads((here / "sheet" / "index.json").read_text())["cells"]
+    drawn = (here / "sheet" / cell["file"]).read_bytes()
+    assert cell["prompt"] == "inky, a (red:1.4) heart"
+    single = lorakit("generate", *shared, "-l", "ink:1", "--seed", 0, "-o", "one.png", "a (red:1.4) heart")
+    assert single.exit_code == 0, single.stderr
+    assert (here / "one.png").read_bytes() == drawn
+    again = lorakit(*shlex.split(cell["command"])[1:], "-o", "again.png")
+    assert again.exit_code == 0, again.stderr
+    assert (here / "again.png").read_bytes() == drawn
+    # Other weights are another picture, although the folder is the same.
+    plain = [text for text in shared if text not in ("--variant", "fp16")]
+    assert lorakit("grid", *plain, "--axis", "ink=1", "-o", "sheet", "a (red:1.4) heart").exit_code == 0
+    assert (here / "sheet" / cell["file"]).read_bytes() != drawn
