@@ -1,9 +1,11 @@
-"""Pictures with a base that is a single file: those of the folder that it was made of, to the last bit."""
+"""Pictures with a base that is a single file: those of the folder that it was made of."""
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from PIL import Image
@@ -11,7 +13,13 @@ from safetensors.torch import load_file, save_file
 
 from lorakit_cli.architectures import ARCHITECTURES
 from lorakit_cli.architectures.original_checkpoint import original_checkpoint
+from lorakit_cli.core.adapter_spec import AdapterSpec
+from lorakit_cli.core.generation import Settings
+from lorakit_cli.core.loading import Loading
 from lorakit_cli.core.local_folder import read_base_index
+from lorakit_cli.core.picture_spec import PictureSpec
+from lorakit_cli.service.planning import make_plan
+from lorakit_cli.service.session import Session
 from tests.checkpoints import flux_tensors, prefixed
 from tests.commands.conftest import names
 from tests.flux import build_flux
@@ -55,7 +63,15 @@ def adapter(pipeline):
 
 def pixels(path):
     with Image.open(path) as image:
-        return image.tobytes()
+        return numpy.asarray(image).astype(int)
+
+
+def alike(one, other):
+    """Tell whether two pictures are the same but for rounding.
+
+    A folder's weights are mapped from its files, and processors sum otherwise where values are not aligned.
+    """
+    return abs(one - other).max() <= 1
 
 
 def draw(lorakit, base, out, *more):
@@ -70,14 +86,33 @@ def test_a_single_file_draws_what_its_folder_draws(lorakit, models, family):
     config = ("--config", folder)
     plain = draw(lorakit, folder, "plain.png")
     inked = draw(lorakit, folder, "inked.png", *ink)
-    assert inked != plain
-    assert draw(lorakit, file, "file.png", *config) == plain
-    assert draw(lorakit, file, "file-inked.png", *config, *ink) == inked
-    # Each layer reached its own rows, also of what lies in one tensor of the file.
-    report = [
-        json.loads(lorakit("generate", "-b", base, *ink, "--dry-run", "--json", "x").stdout) for base in (folder, file)
-    ]
-    assert report[0]["plan"]["adapters"] == report[1]["plan"]["adapters"]
+    assert not alike(inked, plain)
+    assert alike(draw(lorakit, file, "file.png", *config), plain)
+    assert alike(draw(lorakit, file, "file-inked.png", *config, *ink), inked)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_latents_are_the_same_to_the_last_bit(models, family):
+    spec = PictureSpec("a red heart", None, 1, Settings(32, 32, 2, 7.5))
+    ink = AdapterSpec.parse(f"ink={models / f'ink-{family}.safetensors'}:0.7")
+    found = []
+    for base, config in ((models / family, None), (models / f"{family}.safetensors", str(models / family))):
+        plan = make_plan(str(base), [ink]).plan
+        session = Session(plan.base, Loading(config=config))
+        parts = [part for part in session.pipeline.components.values() if isinstance(part, torch.nn.Module)]
+        for value in (value for part in parts for value in (*part.parameters(), *part.buffers())):
+            # To where the kernels find them alike, not where they lie in their files.
+            value.data = value.data.clone()
+        plain = session.values(spec, output="latent")
+        session.put_in(plan)
+        inked = session.values(spec, output="latent")
+        session.put_in(replace(plan, terms={}))
+        found.append((plain, inked, session.values(spec, output="latent")))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+    plain, inked, restored = found[1]
+    assert torch.equal(restored, plain)
+    assert not torch.allclose(inked, plain)
 
 
 def test_weights_go_in_and_out_and_beside(lorakit, models, here):
@@ -91,13 +126,13 @@ def test_weights_go_in_and_out_and_beside(lorakit, models, here):
     found = names(here / "file")
     assert found == names(here / "folder")
     assert len(found) == 3
-    assert all(pixels(here / "file" / name) == pixels(here / "folder" / name) for name in found)
+    assert all(alike(pixels(here / "file" / name), pixels(here / "folder" / name)) for name in found)
     # peft reaches modules, wherever their values lie in the file.
     attached = [
         draw(lorakit, base, f"a{base.suffix}.png", *more, "-l", "ink", "--attach")
         for base, more in ((file, config), (models / "sdxl", ()))
     ]
-    assert attached[0] == attached[1]
+    assert alike(*attached)
 
 
 def test_a_picture_of_a_single_file_is_made_again(lorakit, models, here):
@@ -128,8 +163,8 @@ def test_a_grid_of_a_single_file(lorakit, models, here):
     cells = names(here / "file" / "cells")
     assert cells == names(here / "folder" / "cells")
     drawn = {name: pixels(here / "file" / "cells" / name) for name in cells}
-    assert drawn == {name: pixels(here / "folder" / "cells" / name) for name in cells}
-    assert len(set(drawn.values())) == 2
+    assert all(alike(drawn[name], pixels(here / "folder" / "cells" / name)) for name in cells)
+    assert not alike(*drawn.values())
     index = json.loads((here / "file" / "index.json").read_text())
     assert all(f"--config {models / 'sd1'}" in cell["command"] for cell in index["cells"])
 
@@ -137,9 +172,8 @@ def test_a_grid_of_a_single_file(lorakit, models, here):
 def test_the_embedded_model_as_a_file_needs_nothing_more(lorakit):
     assert lorakit("fuse", "-l", "toy", "-o", "toy.safetensors").exit_code == 0
     assert lorakit("fuse", "-l", "toy", "-o", "toy").exit_code == 0
-    assert draw(lorakit, "toy.safetensors", "file.png", "-l", "pixel:0.5") == draw(
-        lorakit, "toy", "x.png", "-l", "pixel:0.5"
-    )
+    drawn = [draw(lorakit, base, f"{base}.png", "-l", "pixel:0.5") for base in ("toy", "toy.safetensors")]
+    assert alike(*drawn)
     # Also what the base says about pictures, which the recipe in the header keeps.
     plans = [
         json.loads(lorakit("generate", "-b", base, "--dry-run", "--json", "x").stdout)
@@ -157,10 +191,10 @@ def test_what_a_file_lacks_comes_from_the_folder(lorakit, models, here):
     save_file({name: value for name, value in own.items() if not name.startswith("first_stage")}, "no-vae.safetensors")
     plain = draw(lorakit, models / "sdxl", "plain.png")
     for file in ("unet.safetensors", "no-vae.safetensors"):
-        assert draw(lorakit, file, f"{file}.png", "--config", models / "sdxl") == plain
+        assert alike(draw(lorakit, file, f"{file}.png", "--config", models / "sdxl"), plain)
     # A folder of configurations alone has what every file lacks, and nothing that this one does.
     shutil.copytree(models / "sdxl", "bare", ignore=shutil.ignore_patterns("*.safetensors"))
-    assert draw(lorakit, models / "sdxl.safetensors", "bare.png", "--config", "bare") == plain
+    assert alike(draw(lorakit, models / "sdxl.safetensors", "bare.png", "--config", "bare"), plain)
     wanting = lorakit("generate", "-b", "unet.safetensors", "--config", "bare", *DRAWN)
     assert wanting.stderr == (
         "error: unet.safetensors holds no text_encoder and text_encoder_2 and vae, and --config bare has no weights of "
@@ -170,10 +204,10 @@ def test_what_a_file_lacks_comes_from_the_folder(lorakit, models, here):
     assert "holds no vae" in wanting.stderr
     assert "--vae FOLDER brings one" in wanting.stderr
     vae = ("--vae", models / "sdxl" / "vae")
-    assert draw(lorakit, "no-vae.safetensors", "vae.png", "--config", "bare", *vae) == plain
+    assert alike(draw(lorakit, "no-vae.safetensors", "vae.png", "--config", "bare", *vae), plain)
     # Also a file of one, which the configurations are for.
     weights = models / "sdxl" / "vae" / "diffusion_pytorch_model.safetensors"
-    assert draw(lorakit, models / "sdxl.safetensors", "v.png", "--config", "bare", "--vae", weights) == plain
+    assert alike(draw(lorakit, models / "sdxl.safetensors", "v.png", "--config", "bare", "--vae", weights), plain)
 
 
 def test_a_marked_file_predicts_velocity(lorakit, models):
@@ -184,9 +218,9 @@ def test_a_marked_file_predicts_velocity(lorakit, models):
     base = read_base_index(Path("velocity"), architectures=ARCHITECTURES)
     write(original_checkpoint(base, "velocity.safetensors", {}, scheduler=config), base, Path())
     told = draw(lorakit, "velocity", "velocity.png")
-    assert told != draw(lorakit, models / "sdxl", "noise.png")
+    assert not alike(told, draw(lorakit, models / "sdxl", "noise.png"))
     # The configurations say noise, and the mark in the file wins.
-    assert draw(lorakit, "velocity.safetensors", "file.png", "--config", models / "sdxl") == told
+    assert alike(draw(lorakit, "velocity.safetensors", "file.png", "--config", models / "sdxl"), told)
 
 
 def test_what_cannot_be(lorakit, models, here):
@@ -233,8 +267,8 @@ def test_a_transformer_of_flux(lorakit, here, monkeypatch):
     save_file(ink, "ink.safetensors")
     size = ("--width", 16, "--height", 16, "-l", "./ink.safetensors")
     plain, inked = draw(lorakit, "flux", "plain.png", *size[:4]), draw(lorakit, "flux", "inked.png", *size)
-    assert plain != inked
-    assert draw(lorakit, "flux.safetensors", "file.png", *size, "--config", "flux") == inked
+    assert not alike(plain, inked)
+    assert alike(draw(lorakit, "flux.safetensors", "file.png", *size, "--config", "flux"), inked)
     alone = lorakit("generate", "-b", "flux.safetensors", *DRAWN)
     assert alone.stderr.startswith("error: flux.safetensors is for a FluxPipeline, whose configurations and tokenizers")
     assert lorakit("generate", "-b", "flux.safetensors", "--dry-run", *DRAWN).exit_code == 0
@@ -244,4 +278,4 @@ def test_a_transformer_of_flux(lorakit, here, monkeypatch):
     (cache / "refs").mkdir()
     (cache / "refs" / "main").write_text("0" * 40)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(here / "hub"))
-    assert draw(lorakit, "flux.safetensors", "cached.png", *size) == inked
+    assert alike(draw(lorakit, "flux.safetensors", "cached.png", *size), inked)
