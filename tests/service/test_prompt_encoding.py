@@ -6,49 +6,18 @@ import numpy
 import pytest
 import torch
 from compel import CompelForFlux, CompelForSD, CompelForSDXL
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline
-from transformers import T5Tokenizer
 
 from lorakit_cli.core.generation import Settings
 from lorakit_cli.core.loading import Loading
 from lorakit_cli.core.local_folder import read_base_index
 from lorakit_cli.core.picture_spec import PictureSpec
-from lorakit_cli.demo.training.tokens import build_tokenizer
 from lorakit_cli.errors import UnsupportedError
 from lorakit_cli.service.session import Session
 from tests.originals import build
+from tests.whole_flux import build_whole_flux
 
 LONG = "a red heart, " * 30
 ORACLES = {"sd1": CompelForSD, "sdxl": CompelForSDXL, "flux": CompelForFlux}
-
-
-def build_flux():
-    from diffusers import FluxTransformer2DModel
-    from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
-
-    torch.manual_seed(3)
-    tokenizer, words = build_tokenizer(), [(f"▁{word}", -1.0) for word in ("a", "red", "heart", "blue")]
-    letters = [(letter, -2.0) for letter in "▁abcdefghijklmnopqrstuvwxyz,"]
-    sentences = T5Tokenizer(
-        vocab=[("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *words, *letters], model_max_length=512
-    )
-    clip = CLIPTextConfig(
-        vocab_size=len(tokenizer), hidden_size=8, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2,
-        projection_dim=8, bos_token_id=len(tokenizer) - 2, eos_token_id=len(tokenizer) - 1,
-    )  # fmt: skip
-    t5 = T5Config(vocab_size=len(sentences), d_model=12, d_kv=4, d_ff=16, num_layers=2, num_heads=2)
-    return FluxPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=AutoencoderKL(block_out_channels=(4,), norm_num_groups=4, latent_channels=1, shift_factor=0),
-        text_encoder=CLIPTextModel(clip),
-        tokenizer=tokenizer,
-        text_encoder_2=T5EncoderModel(t5),
-        tokenizer_2=sentences,
-        transformer=FluxTransformer2DModel(
-            patch_size=1, in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16,
-            num_attention_heads=2, joint_attention_dim=12, pooled_projection_dim=8, axes_dims_rope=[4, 4, 8],
-        ),
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=["sd1", "sdxl", "flux"])
@@ -59,7 +28,7 @@ def family(request):
 @pytest.fixture(scope="module")
 def session(family, tmp_path_factory):
     folder = tmp_path_factory.mktemp(family)
-    (build_flux() if family == "flux" else build(family)).save_pretrained(folder)
+    (build_whole_flux() if family == "flux" else build(family)).save_pretrained(folder)
     return Session(read_base_index(folder), Loading())
 
 
