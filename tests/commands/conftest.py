@@ -57,7 +57,15 @@ def latents(lorakit, monkeypatch):
     def run(base, *arguments, prompt=PROMPT, seed=SEED, steps=STEPS, out="pictures/"):
         sizes = ("--width", SIZE, "--height", SIZE, "--steps", steps, "--seed", seed)
         with watched_latents(monkeypatch) as seen:
-            result = lorakit("generate", *(("-b", base) if base else ()), *sizes, "-o", out, *arguments, prompt)
+            result = lorakit(
+                "generate",
+                *(("-b", base) if base else ()),
+                *sizes,
+                "-o",
+                out,
+                *arguments,
+                *([prompt] if prompt else []),
+            )
         assert result.exit_code == 0, result.stderr
         assert len(seen) == len(result.stdout.splitlines())
         return seen[0] if len(seen) == 1 else seen
