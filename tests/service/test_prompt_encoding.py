@@ -15,6 +15,7 @@ from lorakit_cli.errors import UnsupportedError
 from lorakit_cli.service.session import Session
 from tests.flux import build_flux
 from tests.originals import build
+from tests.whole_flux import build_whole_flux
 
 LONG = "a red heart, " * 30
 ORACLES = {"sd1": CompelForSD, "sdxl": CompelForSDXL, "flux": CompelForFlux}
@@ -28,7 +29,7 @@ def family(request):
 @pytest.fixture(scope="module")
 def session(family, tmp_path_factory):
     folder = tmp_path_factory.mktemp(family)
-    (build_flux() if family == "flux" else build(family)).save_pretrained(folder)
+    (build_whole_flux() if family == "flux" else build(family)).save_pretrained(folder)
     return Session(read_base_index(folder), Loading())
 
 
