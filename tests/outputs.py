@@ -5,12 +5,12 @@ from pathlib import Path
 
 from lorakit_cli.core.adapter_spec import AdapterSpec
 from lorakit_cli.core.base_files import files_of, stored_tensors
+from lorakit_cli.core.bytes_done import BytesDone
 from lorakit_cli.core.file_digest import digest_files, digest_tensors
 from lorakit_cli.core.header_metadata import with_metadata
 from lorakit_cli.core.recipe import RECIPE_KEY
 from lorakit_cli.service.baking import Output, bake_files
 from lorakit_cli.service.fuse_request import FuseRequest, prepare_fuse
-from lorakit_cli.service.progress import BytesDone
 from lorakit_cli.service.recipes import make_recipe
 
 

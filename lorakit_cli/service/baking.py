@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lorakit_cli.core.base_files import by_file
 from lorakit_cli.core.base_index import BaseIndex, BaseTensor
+from lorakit_cli.core.bytes_done import BytesDone
 from lorakit_cli.core.file_copy import clone_file
 from lorakit_cli.core.file_digest import digest_tensors
 from lorakit_cli.core.kept_bytes import split
@@ -17,7 +18,6 @@ from lorakit_cli.core.plan import Term
 from lorakit_cli.core.positional import write_at
 from lorakit_cli.core.preallocation import preallocate
 from lorakit_cli.core.weights_file import Piece, WeightsFile
-from lorakit_cli.service.progress import BytesDone
 
 if TYPE_CHECKING:
     from lorakit_cli.service.streaming import Amount

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lorakit_cli import __version__
 from lorakit_cli.core.base_index import BaseIndex
+from lorakit_cli.core.bytes_done import BytesDone
 from lorakit_cli.core.conversion import convert_layers
 from lorakit_cli.core.lora_file import LoraFile, read_lora_file
 from lorakit_cli.core.matching import match_layers
@@ -27,7 +28,6 @@ from lorakit_cli.formats.targets import TARGETS
 from lorakit_cli.service.converted_file import write_adapter
 from lorakit_cli.service.differing import Difference, Models, Wanted, differences, spectra
 from lorakit_cli.service.extract_report import ExtractReport, extract_report
-from lorakit_cli.service.progress import BytesDone
 from lorakit_cli.service.reading import READING
 from lorakit_cli.service.two_models import open_models
 from lorakit_cli.sources.local import EMBEDDED, is_embedded

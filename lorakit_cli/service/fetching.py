@@ -2,11 +2,11 @@
 
 from lorakit_cli.architectures import ARCHITECTURES
 from lorakit_cli.core.base_index import BaseIndex
+from lorakit_cli.core.bytes_done import BytesDone, Progress
 from lorakit_cli.core.disk_space import require_space
 from lorakit_cli.core.local_folder import read_base_index
 from lorakit_cli.core.tensor_info import TensorInfo
 from lorakit_cli.errors import BaseModelError, OutputError
-from lorakit_cli.service.progress import BytesDone, Progress
 from lorakit_cli.sources.hub_download import download, missing_bytes
 from lorakit_cli.sources.hub_files import cache_folder
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from lorakit_cli.core.base_files import by_file
 from lorakit_cli.core.block_names import block_of, block_order
+from lorakit_cli.core.bytes_done import BytesDone, Progress
 from lorakit_cli.core.disk_space import require_space
 from lorakit_cli.core.families import base_family
 from lorakit_cli.core.file_digest import FileDigest, digest_files, digest_tensors
@@ -28,7 +29,6 @@ from lorakit_cli.service.hashing import sha256_of
 from lorakit_cli.service.model_card import model_card
 from lorakit_cli.service.output_layout import OutputLayout, lay_out
 from lorakit_cli.service.output_texts import copy_texts, write_recipe
-from lorakit_cli.service.progress import BytesDone, Progress
 from lorakit_cli.service.recipes import fuse_recipe
 from lorakit_cli.service.verify_report import VerifyReport
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from lorakit_cli.core.bytes_done import BytesDone, Progress
 from lorakit_cli.core.merge_slots import MergeSlot
 from lorakit_cli.core.rank_rule import RankRule
 from lorakit_cli.core.source import Source
@@ -15,7 +16,6 @@ from lorakit_cli.service.merge_places import MeetingPlaces, meeting_places
 from lorakit_cli.service.merge_report import MergedAdapter, MergeReport, by_block, by_component, together
 from lorakit_cli.service.merge_request import MergeInput, PreparedMerge
 from lorakit_cli.service.merged_metadata import MergedFile, merged_metadata
-from lorakit_cli.service.progress import BytesDone, Progress
 from lorakit_cli.service.slot_values import whole
 from lorakit_cli.service.stacking import add, approximate, stack
 from lorakit_cli.service.stored_factors import StoredFactors

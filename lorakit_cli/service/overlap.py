@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from lorakit_cli.core.block_names import block_order
+from lorakit_cli.core.bytes_done import BytesDone, Progress
 from lorakit_cli.core.merge_slots import Contribution, MergeSlot
 from lorakit_cli.service.devices import fp64_device
 from lorakit_cli.service.lanes import Job, run_side_by_side
 from lorakit_cli.service.merge_places import meeting_places
 from lorakit_cli.service.merge_request import PreparedMerge
 from lorakit_cli.service.overlap_report import AdapterNorm, OverlapReport, PairOverlap
-from lorakit_cli.service.progress import BytesDone, Progress
 from lorakit_cli.service.slot_values import change_of, inner_size, thin
 from lorakit_cli.service.tensors import TensorReader
 

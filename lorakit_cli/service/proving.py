@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lorakit_cli.core.adapter_spec import AdapterSpec
+from lorakit_cli.core.bytes_done import BytesDone, Progress
 from lorakit_cli.core.tensor_info import FLOATS
 from lorakit_cli.core.user_path import user_path
 from lorakit_cli.core.weights_file import WeightsFile
@@ -16,7 +17,6 @@ from lorakit_cli.service.fuse_request import DTYPES, FULL, PreparedFuse, prepare
 from lorakit_cli.service.fusing_in_memory import written_files
 from lorakit_cli.service.output_layout import OutputLayout, lay_out
 from lorakit_cli.service.output_texts import text_problems
-from lorakit_cli.service.progress import BytesDone, Progress
 from lorakit_cli.service.recalling import Recalled, open_recipe, recall
 from lorakit_cli.service.streaming import Baking
 from lorakit_cli.service.verify_report import Deviation, VerifyReport

@@ -5,7 +5,7 @@ import re
 from lorakit_cli.core.adapter_spec import is_plain, is_remote, is_web
 from lorakit_cli.core.user_path import user_path
 from lorakit_cli.errors import PathError
-from lorakit_cli.sources.web_address import public_source as public_address_or_version
+from lorakit_cli.sources.web_address import without_secret
 
 _LOCAL = re.compile(r"[/\\.~]|[A-Za-z]:[\\/]")
 _HUB = "hf:"
@@ -17,7 +17,7 @@ def public_source(source: str) -> str:
     A reference to the Hub gets `hf:` in front, so that it is one on a machine where a file goes by the same words.
     """
     if is_web(source):
-        return public_address_or_version(source)
+        return without_secret(source)
     if is_remote(source):
         return source
     if not source or is_plain(source):

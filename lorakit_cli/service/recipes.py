@@ -18,7 +18,7 @@ from lorakit_cli.service.fuse_request import PreparedFuse
 from lorakit_cli.service.output_request import PreparedOutput
 from lorakit_cli.sources.local import FoundAdapter
 from lorakit_cli.sources.saved_folder import adapter_source
-from lorakit_cli.sources.web_address import public_source
+from lorakit_cli.sources.web_address import without_secret
 
 
 def make_recipe(
@@ -77,7 +77,7 @@ def _source(spec: AdapterSpec, found: FoundAdapter) -> str:
     if found.remote:
         return found.remote
     beside_base = is_plain(spec.source) and found.path == Path(found.origin) / adapter_source(spec.source)
-    return str(found.path) if beside_base else public_source(spec.source)
+    return str(found.path) if beside_base else without_secret(spec.source)
 
 
 def _made_again(recipe: Recipe, made: Recipe) -> Recipe:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 
+from lorakit_cli.core.bytes_done import BytesDone, Progress
 from lorakit_cli.core.merge_slots import Merged, MergeSlot
 from lorakit_cli.core.rank_rule import RankRule
 from lorakit_cli.core.source import Source
@@ -17,7 +18,6 @@ from lorakit_cli.service.devices import fp64_device
 from lorakit_cli.service.merge_places import meeting_places
 from lorakit_cli.service.merge_report import ResizeReport, by_block, by_component, together
 from lorakit_cli.service.new_layouts import layout_for
-from lorakit_cli.service.progress import BytesDone, Progress
 from lorakit_cli.service.reading import open_adapter
 from lorakit_cli.service.resized_metadata import resized_metadata
 from lorakit_cli.service.tensors import TensorReader

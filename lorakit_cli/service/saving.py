@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lorakit_cli.core.base_files import files_of, stored_tensors
 from lorakit_cli.core.base_index import BaseTensor
+from lorakit_cli.core.bytes_done import BytesDone, Progress
 from lorakit_cli.core.disk_space import require_space
 from lorakit_cli.core.families import base_family
 from lorakit_cli.core.file_digest import FileDigest, digest_files, digest_tensors
@@ -23,7 +24,6 @@ from lorakit_cli.service.fetching import fetched
 from lorakit_cli.service.hashing import sha256_of
 from lorakit_cli.service.model_card import model_card
 from lorakit_cli.service.output_texts import copy_texts, write_recipe
-from lorakit_cli.service.progress import BytesDone, Progress
 from lorakit_cli.service.recipes import make_recipe
 from lorakit_cli.service.save_report import SavedAdapter, SaveReport
 from lorakit_cli.service.save_request import PreparedSave

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lorakit_cli.core.base_files import files_of, stored_tensors
 from lorakit_cli.core.base_index import BaseTensor
+from lorakit_cli.core.bytes_done import BytesDone, Progress
 from lorakit_cli.core.disk_space import require_space
 from lorakit_cli.core.file_copy import copy_file
 from lorakit_cli.core.file_digest import digest_files
@@ -18,7 +19,6 @@ from lorakit_cli.core.weights_file import WeightsFile
 from lorakit_cli.errors import RecipeError
 from lorakit_cli.service.baking import Baked, Output, bake_files
 from lorakit_cli.service.output_texts import copy_texts
-from lorakit_cli.service.progress import BytesDone, Progress
 from lorakit_cli.service.unfuse_report import ErrorBound, UnfuseReport
 from lorakit_cli.service.unfuse_request import PreparedUnfuse
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from lorakit_cli.core.base_files import piece_size
+from lorakit_cli.core.bytes_done import BytesDone
 from lorakit_cli.core.kept_bytes import Run, split
 from lorakit_cli.core.positional import read_into
 from lorakit_cli.core.tensor_file import parse_header, read_header
@@ -13,7 +14,6 @@ from lorakit_cli.service.baking import Output
 from lorakit_cli.service.devices import choose_device
 from lorakit_cli.service.findings import Findings
 from lorakit_cli.service.lanes import run_side_by_side
-from lorakit_cli.service.progress import BytesDone
 from lorakit_cli.service.streaming import Baking
 from lorakit_cli.service.tensor_replay import replay
 from lorakit_cli.service.tensors import TensorReader

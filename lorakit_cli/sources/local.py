@@ -143,13 +143,13 @@ def adapter_path(source: str, *, allow_pickle: bool = False, download: bool = Tr
 def _from_web(source: str, *, download: bool, allow_pickle: bool) -> Path:
     # What knows the web is left alone where all is on this machine.
     from lorakit_cli.sources import web
-    from lorakit_cli.sources.web_address import public_source
+    from lorakit_cli.sources.web_address import without_secret
 
     if download:
         return web.web_file(source, allow_pickle=allow_pickle)
     path = web.cached_file(source)
     if path is None:
-        raise NotDownloadedError(f"{public_source(source)} is not downloaded yet; using or inspecting it does that")
+        raise NotDownloadedError(f"{without_secret(source)} is not downloaded yet; using or inspecting it does that")
     return path
 
 

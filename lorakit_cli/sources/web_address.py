@@ -51,8 +51,8 @@ def public_address(text: str) -> str:
     return urlunsplit((address.scheme, host, address.path, query, ""))
 
 
-def public_source(source: str) -> str:
-    """Give the source of an adapter as it may be written down: a version on CivitAI by number, an address in public."""
+def without_secret(source: str) -> str:
+    """Give the source of an adapter with no token in it: a version on CivitAI by number, an address in public."""
     if not is_web(source):
         return source
     version = civitai_reference(source)

@@ -18,7 +18,7 @@ from lorakit_cli.errors import (
 from lorakit_cli.sources import web_tries
 from lorakit_cli.sources.sidecar import read_side_files
 from lorakit_cli.sources.web import cached_file, web_file
-from lorakit_cli.sources.web_address import public_source
+from lorakit_cli.sources.web_address import without_secret
 from lorakit_cli.sources.web_cache import FACTS
 from tests.fetched import fails
 
@@ -72,7 +72,7 @@ def test_how_a_version_is_written(monkeypatch, text, reference, name):
     assert AdapterSpec.parse(f"ink={text}").name == "ink"
     found = parse_civitai(spec.source)
     assert (found and str(found)) == reference
-    assert public_source(spec.source) == (reference or spec.source)
+    assert without_secret(spec.source) == (reference or spec.source)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lorakit_cli.sources.web_address import public_source, web_address
+from lorakit_cli.sources.web_address import web_address, without_secret
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from lorakit_cli.sources.web_address import public_source, web_address
     ],
 )
 def test_what_may_be_written_down(text, public):
-    assert public_source(text) == public
+    assert without_secret(text) == public
 
 
 @pytest.mark.parametrize(
