@@ -31,6 +31,7 @@ from lorakit_cli.service.differing import Difference, Models, Wanted, difference
 from lorakit_cli.service.extract_report import ExtractReport, extract_report
 from lorakit_cli.service.fetching import fetched
 from lorakit_cli.service.progress import BytesDone
+from lorakit_cli.service.quantized import require_comparable
 from lorakit_cli.service.reading import READING
 from lorakit_cli.sources.library import open_library
 
@@ -70,6 +71,8 @@ def extract(request: ExtractRequest, progress: Progress | None = None) -> Extrac
     before, after = (
         open_base(name, library, allow_pickle=request.allow_pickle) for name in (request.base, request.tuned)
     )
+    for model in (before, after):
+        require_comparable(model)
     models = Models(fetched(before), fetched(after), choose_device(request.device))
     _require_apart(request, models)
     shared = pair_models(models.before, models.after)
