@@ -6,6 +6,7 @@ from pathlib import Path, PurePath
 from typing import Any, Protocol
 
 from lorakit_cli.core.base_index import BaseComponent, BaseIndex, BaseTensor
+from lorakit_cli.core.packed_tensors import QUANTIZED, under_live_names
 from lorakit_cli.core.shown import shown
 from lorakit_cli.core.tensor_info import TensorInfo
 from lorakit_cli.core.weight_files import is_plain, only_variant, shards, variants, weight_file
@@ -61,6 +62,8 @@ def index_pipeline(folder: PipelineFolder, variant: str | None = None) -> BaseIn
                 for tensor, info in folder.tensors(file).items()
             }
             config = folder.json(f"{name}/config.json") if "config.json" in names else {}
+            if isinstance(config.get(QUANTIZED), Mapping):
+                tensors = under_live_names(tensors)
             indexed[name] = BaseComponent(name, classes[name], config, tensors)
         elif pickle := next((file for file in sorted(names) if file.endswith(".bin")), None):
             raise BaseModelError(

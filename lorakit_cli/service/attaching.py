@@ -13,6 +13,7 @@ from lorakit_cli.core.plan import Plan, Term
 from lorakit_cli.errors import LoraFileError, UnsupportedError
 from lorakit_cli.kinds.lora import LORA
 from lorakit_cli.service.pipeline import LiveComponent
+from lorakit_cli.service.quantized import quantized_components
 from lorakit_cli.service.tensors import TensorReader
 
 # torch keeps adapters as attributes, where a name such as "pop" is taken.
@@ -37,11 +38,11 @@ def attach(pipeline: Any, plan: Plan) -> None:
             module, _, parameter = live[name].name_of(term.part.parameter).rpartition(".")
             if term.layer.kind is not LORA or len(term.whole) > 1 or term.part.swapped:
                 what = term.layer.kind.name if term.layer.kind is not LORA else "layers that cover several modules"
-                raise UnsupportedError(f"{term.adapter} uses {what}, which peft cannot attach; leave --attach out")
+                raise UnsupportedError(f"{term.adapter} uses {what}, which peft cannot attach; {_instead(plan)}")
             if parameter != "weight" or not isinstance(live[name].module.get_submodule(module), _RUNNABLE):
                 raise UnsupportedError(
                     f"{term.adapter} changes {name}.{term.part.parameter}, which is no linear layer or convolution, so "
-                    "that peft cannot attach it; leave --attach out"
+                    f"that peft cannot attach it; {_instead(plan)}"
                 )
             terms.setdefault((name, term.adapter), {})[module] = term
     with TensorReader(pipeline.device) as reader:
@@ -55,6 +56,12 @@ def attach(pipeline: Any, plan: Plan) -> None:
         for layer in component.module.modules():
             if isinstance(layer, PeftLayer):
                 layer.set_adapter(names)
+
+
+def _instead(plan: Plan) -> str:
+    if quantized_components(plan.base):
+        return "a quantized base cannot take it any other way: take the model that it was made from"
+    return "leave --attach out"
 
 
 def detach(pipeline: Any) -> None:

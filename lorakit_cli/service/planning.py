@@ -8,7 +8,7 @@ from lorakit_cli.core.block_scales import BlockScales
 from lorakit_cli.core.plan import Plan, PlannedAdapter, build_plan
 from lorakit_cli.service.adapter_scales import adapter_scales
 from lorakit_cli.service.base_choice import open_base_for
-from lorakit_cli.service.quantized import require_not_quantized
+from lorakit_cli.service.quantized import attached_note, require_not_quantized
 from lorakit_cli.service.reading import open_adapter
 from lorakit_cli.sources.library import Library, open_library
 from lorakit_cli.sources.local import FoundAdapter, find_adapters
@@ -53,4 +53,5 @@ def make_plan(
     plan = build_plan(opened.base, adapters, scale)
     if strict:
         plan.require_all_matched()
-    return Planned(plan, found, (opened.note,) if opened.note else ())
+    notes = (opened.note, attached_note(plan))
+    return Planned(plan, found, tuple(note for note in notes if note))

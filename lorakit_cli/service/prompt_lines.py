@@ -96,9 +96,10 @@ def plan_warnings(planned: Sequence[Planned]) -> list[str]:
             missed = [part for part in each.plan.unmatched if part.adapter == adapter.name]
             if missed:
                 first = f"{shown(missed[0].stem)}: {missed[0].reason}"
+                applied = sum(each.plan.matched(adapter.name).values())
                 found.append(
-                    f"{len(missed)} layers or keys of {adapter.name} have no effect on this base, first {first}; "
-                    "--dry-run lists them, --strict refuses"
+                    f"{len(missed)} layers or keys of {adapter.name} have no effect on this base, {applied} have; "
+                    f"first {first}; --dry-run lists them, --strict refuses"
                 )
             remark = only_the_first(each.plan.base, each.plan.matches[adapter.name])
             if remark:

@@ -21,6 +21,7 @@ from lorakit_cli.service.devices import choose_device
 from lorakit_cli.service.offloading import disable_offload, enable_offload, require_accelerator
 from lorakit_cli.service.pipeline import choose_dtype, open_pipeline
 from lorakit_cli.service.prompt_encoding import PromptEncoder
+from lorakit_cli.service.quantized import quantized_components
 from lorakit_cli.service.scheduling import make_scheduler
 from lorakit_cli.service.single_file_pipeline import open_single_file
 
@@ -40,7 +41,8 @@ class Session:
         self.loading = loading
         self.device = choose_device(loading.device)
         self.dtype = choose_dtype(loading.dtype, self.device, base)
-        self.attached = loading.attach
+        # Nothing can be added to packed weights.
+        self.attached = loading.attach or bool(quantized_components(base))
         if loading.offload:
             require_accelerator(loading.offload, self.device)
         configs = _configs(base, loading)

@@ -14,6 +14,7 @@ from lorakit_cli.service.bases import open_base
 from lorakit_cli.service.devices import choose_device
 from lorakit_cli.service.differing import Models
 from lorakit_cli.service.fetching import fetched
+from lorakit_cli.service.quantized import require_comparable
 from lorakit_cli.sources.library import Library, open_library
 
 if TYPE_CHECKING:
@@ -23,10 +24,13 @@ if TYPE_CHECKING:
 def open_models(request: "ExtractRequest") -> tuple[Models, Pairs]:
     """Open both models and pair what they share; weights on the Hub are downloaded once all else is known to be right.
 
-    Raises BaseModelError or WrongBaseError for the models, OptionError, OutputError for an output that is one of them.
+    Raises BaseModelError, WrongBaseError or UnsupportedError for the models, OptionError, OutputError for an output
+    that is one of them.
     """
     library = open_library()
     before, after = (_opened(name, library, request) for name in (request.base, request.tuned))
+    for model in (before, after):
+        require_comparable(model)
     if request.variant not in (None, before.variant, after.variant):
         raise OptionError(f"--variant {request.variant}: neither {before.label} nor {after.label} has such weights")
     _require_apart(request.out, before, after)

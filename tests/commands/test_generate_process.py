@@ -15,6 +15,20 @@ from PIL import Image
 from tests.commands.conftest import names
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on memory that is kept to")
+def test_too_little_memory_says_what_would_help(base, here):
+    # Attention over so many pixels needs far more; imports and weights need half of it.
+    huge = ("--width", "8192", "--height", "8192", "--steps", "1", "-q", "x")
+    shell = f"ulimit -v 2000000; exec {sys.executable} -m lorakit_cli generate --base '{base}' " + " ".join(huge)
+    done = subprocess.run(
+        ["sh", "-c", shell], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert (done.returncode, done.stdout, names(here)) == (1, "", [])
+    assert done.stderr.splitlines() == [
+        "error: there is not enough memory; try --dtype bfloat16, --low-memory or a smaller --width and --height"
+    ]
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 def test_any_text_on_any_stdout(program, base, encoding):
     options = ("generate", "--base", base, "--dry-run", "--seed", 1, "日本 ☃")

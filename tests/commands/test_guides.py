@@ -78,8 +78,9 @@ def test_one_adapter_takes_the_place_of_another(guide, latents, here):
     wanted.append(draw(pipeline))
     (here / "prompts.txt").write_text(f"{PROMPT} <lora:a={first}:1>\n{PROMPT} <lora:b={second}:1>\n")
     ours = latents(guide.base, "--prompt-file", "prompts.txt", prompt=None)
-    for mine, guides in zip(ours, wanted, strict=True):
-        assert_same(mine, guides, guide.bare)
+    # In which order is left to whoever draws.
+    for one in wanted:
+        assert sorted(apart(mine, one) < 2e-5 for mine in ours) == [False, True]
     assert apart(*wanted) > 1e-3
 
 
