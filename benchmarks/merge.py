@@ -4,7 +4,8 @@ Two adapters of rank 32 for the 722 linear layers of the UNet of SDXL, random va
 What kohya's svd_merge_lora.py does is build the sum of each layer and decompose that whole with `torch.linalg.svd`.
 This is timed on one layer of each shape and multiplied by how many layers have it, for all of them would take minutes;
 the vectors that nobody wants, which kohya's has made as well, are left out. Each command in turns, and of each the
-least of several rounds; what builds every change whole takes a minute and runs once.
+least of several rounds, once with the files in memory and once with them on the disk alone, as after a download; what
+builds every change whole takes a minute and runs once.
 """
 
 import subprocess
@@ -97,22 +98,30 @@ def main() -> None:
             f"merge, svd to rank {RANK}": [PROGRAM, "merge", *pair, "--rank", RANK],
             "resize --rank 16": [PROGRAM, "resize", one, "--out", out, "--rank", 16],
         }
-        times: dict[str, list[float]] = {way: [] for way in ways}
-        for _ in range(ROUNDS):
-            for way, command in ways.items():
-                times[way].append(seconds(*command))
-                out.unlink(missing_ok=True)
-        least = {way: min(taken) for way, taken in times.items()}
+        from benchmarks.fuse import forget
+
         print(f"{size / 1e6:.0f} MB in two files of {RANK} ranks")
-        start = least["import torch"]
-        for way, command in ways.items():
-            text = f"{way:24} {least[way]:6.2f} s"
-            if command[0] == PROGRAM:
-                copied = least["cp of one" if way.startswith("resize") else "cp of both"]
-                memory = peak_memory(*command)
+        least: dict[str, float] = {}
+        for where in ("disk", "memory"):
+            times: dict[str, list[float]] = {way: [] for way in ways}
+            for _ in range(ROUNDS):
+                for way, command in ways.items():
+                    out.unlink(missing_ok=True)
+                    if where == "disk":
+                        forget(folder)
+                    times[way].append(seconds(*command))
+            least = {way: min(taken) for way, taken in times.items()}
+            start = least["import torch"]
+            for way, command in ways.items():
+                text = f"from {where:6} {way:24} {least[way]:6.2f} s"
+                if command[0] == PROGRAM:
+                    copied = least["cp of one" if way.startswith("resize") else "cp of both"]
+                    text += f"   without import torch {(least[way] - start) / copied:5.1f} x cp"
+                print(text)
+        for way in ways:
+            if ways[way][0] == PROGRAM:
                 out.unlink()
-                text += f"   without import torch {(least[way] - start) / copied:5.1f} x cp   {memory:.2f} GB"
-            print(text)
+                print(f"{way:36} {peak_memory(*ways[way]):.2f} GB")
         by_whole_changes(pair)
         total, layers, timed = dense(paths)
         print(
