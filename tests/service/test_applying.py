@@ -157,6 +157,16 @@ def test_tensors_are_kept_as_long_as_there_is_room(adapters):
         assert torch.equal(reader.read(path, name, (1, 3)), values[name][1:3])
 
 
+def test_large_tensors_take_no_room_from_small_ones(adapters):
+    path = adapters / "ink.safetensors"
+    values = load_file(path)
+    largest = sorted(value.nbytes for value in values.values())[len(values) // 2]
+    kept = KeptTensors(largest=largest)
+    with TensorReader(CPU, kept) as reader:
+        first = {name: reader.read(path, name) for name in values}
+        assert all((reader.read(path, name) is value) == (value.nbytes <= largest) for name, value in first.items())
+
+
 def test_what_breaks_off_is_made_good_by_the_next_plan(base, adapters, tmp_path):
     """A file that is cut off while weights change: nobody knows then which of them hold what."""
     for name in ("ink", "wash"):
