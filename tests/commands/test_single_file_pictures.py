@@ -22,8 +22,8 @@ from lorakit_cli.service.planning import make_plan
 from lorakit_cli.service.session import Session
 from tests.checkpoints import flux_tensors, prefixed
 from tests.commands.conftest import names
-from tests.flux import build_flux
 from tests.originals import build, write
+from tests.whole_flux import build_whole_flux
 
 FAMILIES = ("sd1", "sd2", "sdxl")
 DRAWN = ("--seed", 1, "--steps", 2, "a red heart")
@@ -251,7 +251,7 @@ def test_what_cannot_be(lorakit, models, here):
 
 
 def test_a_transformer_of_flux(lorakit, here, monkeypatch):
-    pipeline = build_flux()
+    pipeline = build_whole_flux()
     for value in pipeline.transformer.parameters():
         value.data += 0.1 * torch.randn_like(value)
     pipeline.save_pretrained("flux")
