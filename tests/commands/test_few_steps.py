@@ -171,6 +171,17 @@ def test_a_grid_settles_each_cell_by_its_own_weights(lorakit, base, named, here)
     assert "--steps 4 --guidance 1.5 --scheduler lcm" in with_it
 
 
+def test_a_grid_goes_by_no_weight_that_none_of_its_cells_has(lorakit, base, named):
+    """An adapter whose weight is 0 contradicts no other, whatever its weight would be elsewhere."""
+    both = ["--lora", f"a={named('lcm')}", "--lora", f"b={named('tcd_sdxl')}:0", "--axis", "a=0.5,1", "--out", "sheet"]
+    for auto, said in (([], "suits it; --auto-scheduler applies it"), (["--auto-scheduler"], "--auto-scheduler takes")):
+        result = lorakit("grid", "--base", base, *both, *auto, "--dry-run", "a red heart")
+        assert result.exit_code == 0, result.stderr
+        (line,) = result.stderr.splitlines()
+        assert line.startswith("a is a few-step adapter (LCM")
+        assert said in line
+
+
 def test_inspect_and_the_list_name_the_kind(lorakit, named, here):
     fast, style = named("sdxl_lightning_4step_lora"), named("lightning_storm")
     assert "  few steps  Lightning" in lorakit("inspect", fast).stdout.splitlines()
