@@ -42,7 +42,7 @@ def extract(
         str | None,
         typer.Option("--variant", help="Take weights of this variant, such as fp16, in folders.", show_default=False),
     ] = None,
-    device: Annotated[str, typer.Option("--device", metavar="auto|cuda|mps|cpu", help="Where to compute.")] = "auto",
+    device: Annotated[str, typer.Option("--device", metavar="auto|cuda|cpu", help="Where to compute.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     allow_pickle: AllowPickleOpt = False,
     as_json: JsonOpt = False,

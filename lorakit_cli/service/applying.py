@@ -61,8 +61,10 @@ class FusedWeights:
             jobs = [partial(rewrite, target) for target, views in live.items() if _size(views) > _SMALL]
             if small:
                 jobs.append(partial(rewrite, *small))
-            self._applied |= changed
+            # Whatever ends it early, nobody knows then what was written, and no terms are equal to none.
+            self._applied |= dict.fromkeys(changed, ())
             run_side_by_side(jobs, self._device)
+        self._applied |= changed
         self._require_finite(changed, sums)
         return len(changed)
 
@@ -87,10 +89,11 @@ class FusedWeights:
     def _require_finite(self, changed: Mapping[Target, tuple[Term, ...]], sums: Mapping[Target, torch.Tensor]) -> None:
         """Restore the base and raise LoraFileError where a rewritten tensor holds a value that is not finite."""
         # One look for all tensors, so that a GPU is not made to wait in the loop; a sum is finite only where all are.
-        for target, total in zip(sums, torch.stack([*sums.values()]).tolist() if sums else (), strict=True):
+        totals = torch.stack([sums[target] for target in changed]).tolist() if changed else ()
+        for (target, terms), total in zip(changed.items(), totals, strict=True):
             if not isfinite(total) and not self._is_finite(target):
                 self.restore()
-                names = " and ".join(dict.fromkeys(term.adapter for term in changed[target]))
+                names = " and ".join(dict.fromkeys(term.adapter for term in terms))
                 raise LoraFileError(
                     f"{target.component}.{target.tensor} with {names} is not finite: the adapter holds NaN or "
                     "infinity, or the sum does not fit the dtype; try a smaller weight or --dtype float32"

@@ -21,6 +21,7 @@ from lorakit_cli.core.target_layout import TargetLayout
 from lorakit_cli.errors import OutputError, UnsupportedError
 from lorakit_cli.service.convert_report import Approximated
 from lorakit_cli.service.dense_rank import left_out, truncated_svd
+from lorakit_cli.service.dtypes import TORCH_DTYPES
 from lorakit_cli.service.reading import READING
 from lorakit_cli.service.tensors import TensorReader
 
@@ -50,7 +51,7 @@ def approximate(
                     tensors.setdefault(alpha, reader.read(file.data, alpha))
                 continue
             delta = reduce(torch.add, (_delta(reader, file, base, match) for match in own))
-            dtypes = (reader.read(file.data, key).dtype for key in own[0].layer.keys.values())
+            dtypes = (TORCH_DTYPES[reader.dtype(file.data, key)] for key in own[0].layer.keys.values())
             dtype = next((dtype for dtype in dtypes if dtype.is_floating_point), torch.float32)
             up, down, error = _factors(stem, delta, rank, dtype)
             tensors |= {f"{stem}.lora_up.weight": up, f"{stem}.lora_down.weight": down}

@@ -36,8 +36,12 @@ def attach(pipeline: Any, plan: Plan) -> None:
             live[name] = LiveComponent(pipeline, plan.base.components[name])
         for term in parts:
             module, _, parameter = live[name].name_of(term.part.parameter).rpartition(".")
-            if term.layer.kind is not LORA or len(term.whole) > 1 or term.part.swapped:
-                what = term.layer.kind.name if term.layer.kind is not LORA else "layers that cover several modules"
+            if term.layer.kind is not LORA or len(term.whole) > 1 or live[name].is_swapped(term.part):
+                what = (
+                    term.layer.kind.name
+                    if term.layer.kind is not LORA
+                    else "layers of several modules or with rows in another order"
+                )
                 raise UnsupportedError(f"{term.adapter} uses {what}, which peft cannot attach; {_instead(plan)}")
             if parameter != "weight" or not isinstance(live[name].module.get_submodule(module), _RUNNABLE):
                 raise UnsupportedError(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lorakit_cli.core.merge_slots import MergeSlot
 from lorakit_cli.core.rank_rule import RankRule
+from lorakit_cli.errors import UnsupportedError
 from lorakit_cli.service.dense_rank import left_out, singular_values, truncated_svd
 from lorakit_cli.service.lanes import Job, Progress, run_side_by_side
 from lorakit_cli.service.low_rank import Factored, factor
@@ -61,14 +62,14 @@ def decompose_each(
 ) -> None:
     """Decompose the sum of all changes of each module, or what `total` gives, and hand each to `use` in some thread.
 
-    Never builds the change of a module that all have factors for.
+    Never builds the change of a module that all have factors for. Raises UnsupportedError for one that is not finite.
     """
 
     def job(batch: _Batch) -> Job:
         def run() -> int:
             if batch.inner is None:
                 (slot,) = batch.slots
-                use(_from_matrix(slot, (total or whole)(slot, reader), rule_of(slot)))
+                use(_from_matrix(slot, _matrix(slot, reader, total), rule_of(slot)))
             else:
                 for one in _from_factors(batch.slots, batch.inner, reader, rule_of):
                     use(one)
@@ -89,7 +90,7 @@ def spectra(
         def run() -> int:
             if batch.inner is None:
                 (slot,) = batch.slots
-                values = singular_values((total or whole)(slot, reader))
+                values = singular_values(_matrix(slot, reader, total))
                 done[id(slot)] = [value for value in values if value > _SQUARED * values[0]]
             else:
                 _, found = _factored(batch.slots, batch.inner, reader)
@@ -140,6 +141,15 @@ def _factored(slots: Sequence[MergeSlot], inner: int, reader: TensorReader) -> t
     found = factor(lefts, rights)
     both = zip(found.values.tolist(), found.floor.tolist(), strict=True)
     return found, [[value for value in values if value > floor] for values, floor in both]
+
+
+def _matrix(slot: MergeSlot, reader: TensorReader, total: Total | None) -> Tensor:
+    """Give the whole change of a module. Raises UnsupportedError where its values do not fit their dtype."""
+    matrix = (total or whole)(slot, reader)
+    # A sum is quicker, and finite only where all values are.
+    if not math.isfinite(matrix.sum()) and not torch.isfinite(matrix).all():
+        raise UnsupportedError(f"the change of {slot.place.stem} is too large to be decomposed; try smaller weights")
+    return matrix
 
 
 def _from_matrix(slot: MergeSlot, matrix: Tensor, rule: RankRule) -> Decomposed:

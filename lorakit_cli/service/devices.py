@@ -21,9 +21,17 @@ def choose_device(asked: str) -> torch.device:
     return device
 
 
-def fp64_device() -> torch.device:
-    """Give the device for arithmetic in fp64, which not every kind of GPU has: cuda, else cpu."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def fp64_device(asked: str = "auto") -> torch.device:
+    """Give the device asked for, for arithmetic in fp64, which not every kind of GPU has; `auto` is cuda, else cpu.
+
+    Raises UnsupportedError where it is missing or has none.
+    """
+    if asked == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device(asked)
+    if device.type == "mps":
+        raise UnsupportedError("this needs arithmetic in fp64, which mps has not; use auto, cuda or cpu")
+    return device
 
 
 def is_present(asked: str) -> bool:

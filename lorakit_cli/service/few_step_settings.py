@@ -1,7 +1,7 @@
 """Suggest the settings that adapters for few steps are made for, or take them over where that is asked for."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lorakit_cli.core.base_index import BaseIndex
@@ -15,6 +15,8 @@ from lorakit_cli.service.few_step_names import base_names
 from lorakit_cli.service.settling import settle
 
 _PARTS = ("scheduler", "steps", "guidance")
+# So many times the weight that an adapter is made for is said to be too much.
+_TOO_MUCH = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +47,39 @@ def suit(asked: Asked, plan: Plan, scale: float, known: Mapping[str, FewSteps]) 
 
     Raises OptionError where adapters contradict each other and `auto` would have to choose, and what `settle` raises.
     """
-    base = plan.base
+    base, given, flow = plan.base, asked.settings, predicts_flow(plan.base)
     usual = settle(asked.with_advice(), base)
-    kinds = {each.name: known[each.name] for each in plan.adapters if each.name in known and each.weight * scale > 0}
+    weights = {each.name: each.weight * scale for each in plan.adapters}
+    kinds = {name: known[name] for name, weight in weights.items() if name in known and weight > 0}
     of_base = few_steps_of(base_names(base), base=True)
     if not kinds and of_base:
         kinds = {"the base": of_base}
-    flow = predicts_flow(base)
-    given = asked.settings
     steps = given.steps if asked.auto else None
     advised = {name: advice_for(kind, flow=flow, steps=steps) for name, kind in kinds.items()}
     wanted = {name: advice for name, advice in advised.items() if advice}
+    told = {name: _told(name, kinds[name]) for name in wanted}
+    suited = _suited(asked, usual, told, wanted, kinds, base)
+    strong = [
+        f"{told[name]}: it is made for a weight of {advice.weight:g}, and has more here"
+        for name, advice in wanted.items()
+        if advice.weight and weights.get(name, 0.0) > _TOO_MUCH * advice.weight
+    ]
+    return replace(suited, warnings=(*suited.warnings, *strong))
+
+
+def _suited(
+    asked: Asked,
+    usual: Settings,
+    told: Mapping[str, str],
+    wanted: Mapping[str, Advice],
+    kinds: Mapping[str, FewSteps],
+    base: BaseIndex,
+) -> Suited:
+    """Take the advice that is wanted, or say what it is; `usual` are the settings without."""
+    given, flow = asked.settings, predicts_flow(base)
     if not wanted:
         none = "no adapter here is known to be for few steps; --auto-scheduler changes nothing"
         return Suited(usual, (none,) if asked.auto else ())
-    told = {name: _told(name, kinds[name]) for name in wanted}
     (name, advice), *rest = wanted.items()
     open_ = [part for part in _PARTS if getattr(given, part) is None]
     others = [other for other, needs in rest if any(_part(needs, part) != _part(advice, part) for part in open_)]
@@ -72,10 +92,9 @@ def suit(asked: Asked, plan: Plan, scale: float, known: Mapping[str, FewSteps]) 
         return Suited(usual, warnings=(f"{text}; leave one out",))
     if asked.auto:
         filled = asked.with_advice(_as_settings(advice, given, flow=flow))
-        suited = settle(filled, base)
         applied = _options(advice, [part for part in open_ if _part(advice, part) is not None])
         done = f"--auto-scheduler takes {applied}" if applied else "--auto-scheduler changes nothing that is given"
-        return Suited(suited, (f"{told[name]}: {done}",))
+        return Suited(settle(filled, base), (f"{told[name]}: {done}",))
     if not _differs(usual, advice, kinds[name], base, flow=flow):
         return Suited(usual)
     return Suited(usual, (f"{told[name]}: {_options(advice)} suits it; --auto-scheduler applies it",))

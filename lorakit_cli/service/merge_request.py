@@ -1,6 +1,5 @@
 """What to merge: the adapters found and read, options checked, before anything is computed."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -13,14 +12,13 @@ from lorakit_cli.core.merge_slots import Merged
 from lorakit_cli.core.rank_rule import RankRule
 from lorakit_cli.core.target_layout import TargetLayout
 from lorakit_cli.errors import OptionError
+from lorakit_cli.service.adapter_digests import digest_of
 from lorakit_cli.service.adapter_scales import adapter_scales
 from lorakit_cli.service.new_layouts import layout_for
 from lorakit_cli.service.reading import open_adapter
 from lorakit_cli.service.written_adapter import require_place
 from lorakit_cli.sources.library import open_library
 from lorakit_cli.sources.local import find_adapters
-
-_BLOCK = 1 << 20
 
 
 class MergeRequest(NamedTuple):
@@ -85,18 +83,10 @@ def prepare_merge(request: MergeRequest) -> PreparedMerge:
     if request.out is not None:
         require_place(request.out, target.name, [adapter.path for adapter in found], overwrite=request.overwrite)
         pool = ThreadPoolExecutor(1)
-        digests = [pool.submit(_sha256, adapter.path) for adapter in found]
+        digests = [pool.submit(digest_of, adapter.path) for adapter in found]
         pool.shutdown(wait=False)
     inputs = [
         MergeInput(adapter, where.triggers, digest)
         for adapter, where, digest in zip(adapters, found, digests, strict=True)
     ]
     return PreparedMerge(request, tuple(inputs), target)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

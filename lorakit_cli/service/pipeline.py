@@ -10,6 +10,7 @@ from torch import nn
 
 from lorakit_cli.core.base_index import BaseComponent, BaseIndex
 from lorakit_cli.core.delta import as_matrix
+from lorakit_cli.core.match import Part
 from lorakit_cli.core.place import Place
 from lorakit_cli.errors import BaseModelError, LorakitError
 from lorakit_cli.service.bases import require_folder
@@ -97,6 +98,11 @@ class LiveComponent:
     def parameter(self, name: str) -> nn.Parameter:
         """Give the live parameter of a name."""
         return self._parameters[self.name_of(name)]
+
+    def is_swapped(self, part: Part) -> bool:
+        """Tell whether the halves of a part's rows stand the other way round in the live parameter."""
+        place = self.component.place(part.parameter)
+        return place is not None and part.swapped != place.swapped
 
     def views(self, tensor: str) -> list[View]:
         """Give what lives of a tensor in the file: one parameter, or several that lie in it."""

@@ -21,7 +21,7 @@ from lorakit_cli.errors import OptionError
 from lorakit_cli.service.base_configs import find_configs, is_single_file, remark_on
 from lorakit_cli.service.default_adapters import Choice, choose_adapters
 from lorakit_cli.service.few_step_names import planned_few_steps
-from lorakit_cli.service.few_step_settings import Asked, remarks, suit
+from lorakit_cli.service.few_step_settings import Asked, Suited, remarks, suit
 from lorakit_cli.service.planning import Planned, make_plan
 from lorakit_cli.service.prompt_lines import PromptLine, Triggers, plan_warnings, read_line, require_text
 from lorakit_cli.sources.library import Library, open_library
@@ -117,23 +117,47 @@ class Prepared:
             return self
         # What a copy says about pictures was not read where only headers were.
         weights = tuple(replace(each, plan=replace(each.plan, base=base)) for each in self.weights)
-        said = [suit(self.asked, each.plan, each.scale, each.few_steps).settings for each in weights]
-        pictures = tuple(
-            replace(picture, settings=said[number])
-            for picture, number in zip(self.pictures, self.weights_of, strict=True)
-        )
-        return replace(self, weights=weights, pictures=pictures)
+        moved = replace(self, weights=weights)
+        return moved.with_settings(moved.suited())
+
+    def suited(self) -> list[Suited]:
+        """Settle the settings for each of the weights. Raises LorakitError."""
+        return [suit(self.asked, each.plan, each.scale, each.few_steps) for each in self.weights]
+
+    def with_settings(self, suited: Sequence[Suited]) -> "Prepared":
+        """Give the same pictures with the settings for their weights."""
+        pairs = zip(self.pictures, self.weights_of, strict=True)
+        pictures = tuple(replace(picture, settings=suited[number].settings) for picture, number in pairs)
+        return replace(self, pictures=pictures)
 
 
 def prepare(request: GenerateRequest) -> Prepared:
     """Plan a request from headers and configs alone. Raises LorakitError for all that is wrong with it."""
+    prepared = prepare_unsuited(request)
+    suited = prepared.suited()
+    notes, warnings = remarks(suited)
+    return replace(
+        prepared.with_settings(suited),
+        warnings=(*prepared.warnings, *warnings),
+        notes=(*prepared.notes, *notes),
+    )
+
+
+def prepare_unsuited(request: GenerateRequest) -> Prepared:
+    """Do what `prepare` does, but for the settings, which depend on weights: they are what was asked for.
+
+    Raises LorakitError.
+    """
     require_text("negative prompt", request.negative or "")
     library = open_library()
     lines, before, fixed = _prompts(request), Before(), None
     told: tuple[str, ...] = ()
     given = request.settings
     if request.again:
-        request, before, told, fixed = _as_before(request, lines, library)
+        # Only what reads pictures needs to know how.
+        from lorakit_cli.service.remade_request import as_before
+
+        request, before, told, fixed = as_before(request, lines, library)
         lines = lines or [PromptLine(request.prompt or "", ())]
     request.loading.check()
     chosen = [fixed or _chosen(request, line, library) for line in lines]
@@ -144,10 +168,6 @@ def prepare(request: GenerateRequest) -> Prepared:
     scales = {choice.specs: choice.scale for choice in chosen}
     base = planned[chosen[0].specs].plan.base
     assumed = _assumed(request, base)
-    asked = Asked(given, request.settings if request.again else None, auto=request.auto_scheduler)
-    few = {specs: planned_few_steps(each) for specs, each in planned.items()}
-    suited = {specs: suit(asked, each.plan, scales[specs], few[specs]) for specs, each in planned.items()}
-    few_notes, few_warnings = remarks(suited.values())
     triggers = Triggers(request.add_triggers)
     prompts = [
         triggers.look_over(line.text, planned[choice.specs], choice.scale)
@@ -160,18 +180,21 @@ def prepare(request: GenerateRequest) -> Prepared:
     numbers = {specs: number for number, specs in enumerate(planned)}
     return Prepared(
         replace(request, scale=chosen[0].scale),
-        tuple(Weights(planned[specs].plan, scales[specs], _sources(specs, before), few[specs]) for specs in planned),
         tuple(
-            PictureSpec(prompt, request.negative, seed, suited[choice.specs].settings, request.literal)
-            for prompt, choice in zip(prompts, chosen, strict=True)
+            Weights(each.plan, scales[specs], _sources(specs, before), planned_few_steps(each))
+            for specs, each in planned.items()
+        ),
+        tuple(
+            PictureSpec(prompt, request.negative, seed, request.settings, request.literal)
+            for prompt in prompts
             for seed in seeds
         ),
         tuple(numbers[choice.specs] for choice in chosen for _ in seeds),
         _names(request, lines, seeds),
-        (*told, *plan_warnings(tuple(planned.values())), *few_warnings, *triggers.warnings(len(lines))),
-        (*next(iter(planned.values())).notes, *assumed, *few_notes, *triggers.notes()),
+        (*told, *plan_warnings(tuple(planned.values())), *triggers.warnings(len(lines))),
+        (*next(iter(planned.values())).notes, *assumed, *triggers.notes()),
         before,
-        asked,
+        Asked(given, request.settings if request.again else None, auto=request.auto_scheduler),
     )
 
 
@@ -205,46 +228,6 @@ def _prompts(request: GenerateRequest) -> list[PromptLine]:
     if request.again is None:
         raise OptionError("there is nothing to draw: give PROMPT, --prompt-file FILE or --from PICTURE")
     return []
-
-
-def _as_before(
-    request: GenerateRequest, lines: Sequence[PromptLine], library: Library
-) -> tuple[GenerateRequest, Before, tuple[str, ...], Choice | None]:
-    """Fill a request from the picture that it names; what is given in it wins."""
-    # Only what reads pictures needs to know how.
-    from lorakit_cli.service.recalled_picture import Given, recall_picture
-
-    assert request.again is not None
-    tagged = [spec for line in lines for spec in line.tagged]
-    given = Given(
-        request.base,
-        [*request.adapters, *tagged],
-        request.settings,
-        request.loading,
-        request.changed,
-        request.allow_pickle,
-        request.variant,
-    )
-    found = recall_picture(request.again, given, library)
-    scale = found.scale if request.scale == 1.0 else request.scale
-    filled = replace(
-        request,
-        prompt=found.prompt if not lines else request.prompt,
-        base=found.base,
-        adapters=request.adapters if tagged else found.adapters,
-        scale=scale,
-        block_scales={**found.block_scales, **request.block_scales},
-        negative=found.negative if request.negative is None else request.negative,
-        settings=found.settings,
-        loading=found.loading,
-        variant=found.variant,
-        seeds=request.seeds or ([] if found.seed is None else [str(found.seed)]),
-        literal=found.literal if request.literal is None and not lines else request.literal,
-    )
-    before = Before(found.base_record, found.sources, found.before)
-    # What it had it gets, and nothing that base or library would add.
-    others = given.adapters and found.adapters == tuple(given.adapters)
-    return filled, before, found.warnings, None if others else Choice(found.adapters, library, scale)
 
 
 def _chosen(request: GenerateRequest, line: PromptLine, library: Library) -> Choice:

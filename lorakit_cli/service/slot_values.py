@@ -105,7 +105,7 @@ def _read(part: Contribution, reader: TensorReader, dtype: torch.dtype) -> dict[
         if factor.is_floating_point():
             factors[role] = factor.to(dtype)
             # A sum is quicker, and finite only where all values are.
-            if not math.isfinite(factors[role].sum()) and not torch.isfinite(factor).all():
+            if not math.isfinite(factors[role].sum()) and not torch.isfinite(factor.double()).all():
                 raise CorruptFileError(
                     f"{layer.keys[role]} of {part.adapter} holds NaN or infinity; `lorakit inspect --scan` says where"
                 )

@@ -52,8 +52,8 @@ def bake(
 ) -> dict[str, str]:
     """Compute the pieces and write them; put what comes out for each tensor into `digests` and `amounts`.
 
-    Gives what decides the bits of the sums.
-    `device` is a name, `auto` for the best there is; `progress` is given the number of bytes that are done.
+    Gives what decides the bits of the sums. `device` is a name, `auto` for the best there is; `progress` is given the
+    number of bytes that are done.
 
     Raises LoraFileError for an adapter whose values are not finite, BaseModelError for such a base, UnsupportedError
     for a sum that the dtype cannot hold, CorruptFileError for a file that has changed since its header was read.

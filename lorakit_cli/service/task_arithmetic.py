@@ -22,8 +22,8 @@ from lorakit_cli.service.largest_values import keep_largest
 from lorakit_cli.service.slot_values import change_of, thin
 from lorakit_cli.service.tensors import TensorReader
 
-# Values that are merged at a time, few enough to stay in a processor's cache.
-_AT_ONCE = 1 << 16
+# Values that are merged at a time, few enough to stay in a processor's cache; a GPU wants more at once.
+_AT_ONCE, _AT_ONCE_ON_GPU = 1 << 16, 1 << 24
 
 
 def total_by(settings: MergeSettings) -> Total:
@@ -83,10 +83,11 @@ def merged(
         changes = [prune(change, density, lot) for change in changes]
     flats = [change.reshape(-1) for change in changes]
     merged = torch.empty_like(flats[0])
-    for begin in range(0, len(merged), _AT_ONCE):
-        own = [flat[begin : begin + _AT_ONCE] for flat in flats]
+    size = _AT_ONCE if merged.device.type == "cpu" else _AT_ONCE_ON_GPU
+    for begin in range(0, len(merged), size):
+        own = [flat[begin : begin + size] for flat in flats]
         total = _elected(own, weights, settings.majority_sign) if settings.method.elects else _weighted(own, weights)
-        merged[begin : begin + _AT_ONCE] = total
+        merged[begin : begin + size] = total
     return merged.view(changes[0].shape)
 
 

@@ -149,8 +149,9 @@ class _Replay:
         """Say what may have happened to it, from the first block that deviates."""
         start, stop = counted.first or (0, 0)
         found = self._transposed()[start:stop] if self._piece.transposed else self._found(start, stop)
-        changes = [(term, self._sum([term])(start, stop).double()) for term in self.terms]
-        return diagnose(found, self._base(start, stop).double(), changes, counted.differing, counted.values)
+        # On the CPU, where the output's values are: not every GPU has fp64.
+        changes = [(term, self._sum([term])(start, stop).cpu().double()) for term in self.terms]
+        return diagnose(found, self._base(start, stop).cpu().double(), changes, counted.differing, counted.values)
 
 
 def _dot(one: Tensor, other: Tensor) -> float:

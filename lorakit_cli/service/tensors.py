@@ -25,10 +25,13 @@ from lorakit_cli.service.dtypes import TORCH_DTYPES
 
 
 class KeptTensors:
-    """Tensors that were read before, as many as fit into a few megabytes: the reading of small ones costs the most."""
+    """Small tensors that were read before, until they come to so many bytes: it is small ones that take long to read.
 
-    def __init__(self, most: int = 1 << 26) -> None:
-        self._left = most
+    One of more bytes than `largest` is not kept, so that it does not take the room of many.
+    """
+
+    def __init__(self, most: int = 1 << 26, largest: int = 1 << 20) -> None:
+        self._left, self._largest = most, largest
         self._tensors: dict[tuple[Path, str], Tensor] = {}
         self._adding = Lock()
 
@@ -37,15 +40,15 @@ class KeptTensors:
         return self._tensors.get((path, name))
 
     def add(self, path: Path, name: str, tensor: Tensor) -> None:
-        """Keep a tensor, if there is room for it."""
+        """Keep a tensor, if it is small and there is room for it."""
         with self._adding:
-            if tensor.nbytes <= self._left and (path, name) not in self._tensors:
+            if tensor.nbytes <= min(self._left, self._largest) and (path, name) not in self._tensors:
                 self._left -= tensor.nbytes
                 self._tensors[path, name] = tensor
 
 
 class TensorReader:
-    """Reads tensors to one device; with `kept`, whole ones only once."""
+    """Reads tensors to one device; with `kept`, small ones only once."""
 
     def __init__(self, device: torch.device, kept: KeptTensors | None = None) -> None:
         self.device = device

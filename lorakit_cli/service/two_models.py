@@ -11,7 +11,7 @@ from lorakit_cli.core.private_folder import private_folder
 from lorakit_cli.core.user_path import user_path
 from lorakit_cli.errors import BaseModelError, OptionError, OutputError, did_you_mean
 from lorakit_cli.service.bases import open_base
-from lorakit_cli.service.devices import choose_device
+from lorakit_cli.service.devices import fp64_device
 from lorakit_cli.service.differing import Models
 from lorakit_cli.service.fetching import fetched
 from lorakit_cli.service.quantized import require_comparable
@@ -35,7 +35,7 @@ def open_models(request: "ExtractRequest") -> tuple[Models, Pairs]:
         raise OptionError(f"--variant {request.variant}: neither {before.label} nor {after.label} has such weights")
     _require_apart(request.out, before, after)
     shared = pair_models(before, after, _chosen(request.components, before, after))
-    return Models(_fetched(before), _fetched(after), choose_device(request.device)), shared
+    return Models(_fetched(before), _fetched(after), fp64_device(request.device)), shared
 
 
 def _opened(name: str, library: Library, request: "ExtractRequest") -> BaseIndex:

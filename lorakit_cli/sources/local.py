@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from lorakit_cli.sources.library import Library
 
 EMBEDDED = NAME
-EMBEDDED_FOLDER = BASE
 """What the embedded model is asked for by."""
+EMBEDDED_FOLDER = BASE
 ADAPTER_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 BASE_SUFFIXES = (*ADAPTER_SUFFIXES, ".gguf")
 _PEFT, _PEFT_COPY = "adapter_model.safetensors", "adapter_model.bin"

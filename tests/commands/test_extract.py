@@ -232,3 +232,17 @@ def test_it_does_not_write_into_what_it_reads(lorakit, base, here):
     assert done.exit_code == 1
     assert "choose another --out" in done.stderr
     assert sorted(path.name for path in (here / "tuned").iterdir()) == before
+
+
+@pytest.mark.parametrize("models", ["sd1"], indirect=True)
+def test_a_gpu_without_fp64_is_left_alone(lorakit, here, models, monkeypatch):
+    """Apple's have none, and are the first choice for pictures."""
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    base, tuned = models
+    if not torch.cuda.is_available():
+        extracted(lorakit, base, tuned, "--rank", 1)
+    done = lorakit(
+        "extract", "--base", base, "--tuned", tuned, "--rank", 1, "--out", "b.safetensors", "--device", "mps"
+    )
+    assert done.exit_code == 1
+    assert done.stderr.endswith("this needs arithmetic in fp64, which mps has not; use auto, cuda or cpu\n")

@@ -7,6 +7,9 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from tests.conversions import BUILDERS
+from tests.merging import adapter, as_diffusers
+
 TRAILING = ["--scheduler-option", "timestep_spacing=trailing"]
 
 
@@ -145,6 +148,19 @@ def test_a_base_for_few_steps(lorakit, base, made, tmp_path):
     assert auto == made("explicit.png", *options.split(), own=own)[0]
 
 
+def test_a_weight_that_is_far_above_its_own_is_told(lorakit, here):
+    pipeline = BUILDERS["flux"]()
+    pipeline.save_pretrained(here / "flux")
+    save_file(as_diffusers(adapter(pipeline, 1, 2, only="to_q$")), here / "Hyper-FLUX.1-dev-8steps-lora.safetensors")
+    told = "warning: it is a few-step adapter (Hyper-SD, by its file's name): it is made for a weight of 0.125, and has"
+    for weight, scale, warned in ((1, 1, True), (0.5, 0.25, False), (0.125, 4, True), (0.125, 1, False)):
+        lora = ["--lora", f"it=./Hyper-FLUX.1-dev-8steps-lora.safetensors:{weight}", "--scale", scale]
+        for auto in ([], ["--auto-scheduler"]):
+            result = lorakit("generate", "--base", "flux", *lora, *auto, "--dry-run", "x")
+            assert result.exit_code == 0
+            assert (f"{told} more here" in result.stderr.splitlines()) == warned
+
+
 def test_a_grid_settles_each_cell_by_its_own_weights(lorakit, base, named, here):
     axis = ["--lora", f"it={named('lcm')}", "--axis", "it=0,1", "--seed", 1, "--out", "sheet"]
     result = lorakit("grid", "--base", base, *axis, "--steps", 2, "--dry-run", "a red heart")
@@ -153,6 +169,17 @@ def test_a_grid_settles_each_cell_by_its_own_weights(lorakit, base, named, here)
     without, with_it = (cell["command"] for cell in json.loads(result.stdout)["cells"])
     assert "--scheduler" not in without
     assert "--steps 4 --guidance 1.5 --scheduler lcm" in with_it
+
+
+def test_a_grid_goes_by_no_weight_that_none_of_its_cells_has(lorakit, base, named):
+    """An adapter whose weight is 0 contradicts no other, whatever its weight would be elsewhere."""
+    both = ["--lora", f"a={named('lcm')}", "--lora", f"b={named('tcd_sdxl')}:0", "--axis", "a=0.5,1", "--out", "sheet"]
+    for auto, said in (([], "suits it; --auto-scheduler applies it"), (["--auto-scheduler"], "--auto-scheduler takes")):
+        result = lorakit("grid", "--base", base, *both, *auto, "--dry-run", "a red heart")
+        assert result.exit_code == 0, result.stderr
+        (line,) = result.stderr.splitlines()
+        assert line.startswith("a is a few-step adapter (LCM")
+        assert said in line
 
 
 def test_inspect_and_the_list_name_the_kind(lorakit, named, here):

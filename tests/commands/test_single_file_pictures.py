@@ -22,8 +22,8 @@ from lorakit_cli.service.planning import make_plan
 from lorakit_cli.service.session import Session
 from tests.checkpoints import flux_tensors, prefixed
 from tests.commands.conftest import names
-from tests.flux import build_flux
 from tests.originals import build, write
+from tests.whole_flux import build_whole_flux
 
 FAMILIES = ("sd1", "sd2", "sdxl")
 DRAWN = ("--seed", 1, "--steps", 2, "a red heart")
@@ -251,7 +251,7 @@ def test_what_cannot_be(lorakit, models, here):
 
 
 def test_a_transformer_of_flux(lorakit, here, monkeypatch):
-    pipeline = build_flux()
+    pipeline = build_whole_flux()
     for value in pipeline.transformer.parameters():
         value.data += 0.1 * torch.randn_like(value)
     pipeline.save_pretrained("flux")
@@ -269,6 +269,18 @@ def test_a_transformer_of_flux(lorakit, here, monkeypatch):
     plain, inked = draw(lorakit, "flux", "plain.png", *size[:4]), draw(lorakit, "flux", "inked.png", *size)
     assert not alike(plain, inked)
     assert alike(draw(lorakit, "flux.safetensors", "file.png", *size, "--config", "flux"), inked)
+    assert alike(draw(lorakit, "flux.safetensors", "attached.png", *size, "--config", "flux", "--attach"), inked)
+    # Rows as the file has them are not those of the module that peft runs beside.
+    last = "final_layer.adaLN_modulation.1"
+    first, second = ink["transformer.norm_out.linear.lora_B.weight"].chunk(2)
+    down = ink["transformer.norm_out.linear.lora_A.weight"]
+    original = {f"diffusion_model.{last}.lora_A.weight": down}
+    original[f"diffusion_model.{last}.lora_B.weight"] = torch.cat([second, first])
+    save_file(original, "original.safetensors")
+    for base in ("flux", "flux.safetensors"):
+        arguments = ("-b", base, "--config", "flux") if base.endswith("safetensors") else ("-b", base)
+        refused = lorakit("generate", *arguments, *size[:4], "-l", "./original.safetensors", "--attach", *DRAWN)
+        assert refused.stderr.endswith("which peft cannot attach; leave --attach out\n")
     alone = lorakit("generate", "-b", "flux.safetensors", *DRAWN)
     assert alone.stderr.startswith("error: flux.safetensors is for a FluxPipeline, whose configurations and tokenizers")
     assert lorakit("generate", "-b", "flux.safetensors", "--dry-run", *DRAWN).exit_code == 0

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from lorakit_cli.core.adapter_spec import AdapterSpec
 from lorakit_cli.core.block_scales import parse_block_scales
-from lorakit_cli.errors import LoraFileError, UnsupportedError
+from lorakit_cli.errors import CorruptFileError, LoraFileError, UnsupportedError
 from lorakit_cli.service.applying import FusedWeights
 from lorakit_cli.service.attaching import attach
 from lorakit_cli.service.devices import choose_device
@@ -155,6 +155,36 @@ def test_tensors_are_kept_as_long_as_there_is_room(adapters):
     with TensorReader(CPU, kept) as reader:
         name = next(name for name in values if second[name] is first[name] and values[name].shape[0] > 2)
         assert torch.equal(reader.read(path, name, (1, 3)), values[name][1:3])
+
+
+def test_large_tensors_take_no_room_from_small_ones(adapters):
+    path = adapters / "ink.safetensors"
+    values = load_file(path)
+    largest = sorted(value.nbytes for value in values.values())[len(values) // 2]
+    kept = KeptTensors(largest=largest)
+    with TensorReader(CPU, kept) as reader:
+        first = {name: reader.read(path, name) for name in values}
+        assert all((reader.read(path, name) is value) == (value.nbytes <= largest) for name, value in first.items())
+
+
+def test_what_breaks_off_is_made_good_by_the_next_plan(base, adapters, tmp_path):
+    """A file that is cut off while weights change: nobody knows then which of them hold what."""
+    for name in ("ink", "wash"):
+        (tmp_path / f"{name}.safetensors").write_bytes((adapters / f"{name}.safetensors").read_bytes())
+    plan = plan_of(base, tmp_path, "ink.safetensors:0.7", "wash.safetensors:1")
+    pipeline = open_pipeline(plan.base, CPU, torch.float32)
+    before = state(pipeline)
+    fused = FusedWeights(pipeline, plan.base)
+    with (tmp_path / "wash.safetensors").open("r+b") as file:
+        file.truncate(tmp_path.joinpath("wash.safetensors").stat().st_size // 2)
+    with pytest.raises(CorruptFileError):
+        fused.apply(plan)
+    (tmp_path / "wash.safetensors").write_bytes((adapters / "wash.safetensors").read_bytes())
+    assert fused.apply(plan) == 188
+    exact = exact_weights(base, [(adapters / "ink.safetensors", 0.7), (adapters / "wash.safetensors", 1.0)])
+    assert_rounded_once(state(pipeline), exact, torch.float32)
+    fused.restore()
+    assert all(torch.equal(before[name], value) for name, value in state(pipeline).items())
 
 
 def run(pipeline):

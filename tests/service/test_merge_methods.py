@@ -223,3 +223,12 @@ def test_different_ranks_want_the_svd_form(lorakit, base, here):
     arguments = ["merge", *specs, "--base", base, "--out", "out.safetensors", "--density", 0.5, "--method"]
     refused(lorakit(*arguments, "ties"), "its ranks are 3 and 4; ties_svd works on the changes")
     assert done(lorakit(*arguments, "ties_svd", "--json"))["rank_after"] == [4, 4]
+
+
+@pytest.mark.parametrize("keep", [("--rank", 2), ("--size", 30_000)])
+def test_a_change_that_does_not_fit_fp32_is_refused(lorakit, base, here, keep):
+    """Its factors do."""
+    large = Factors(torch.full((3, 16), 1e25), torch.full((16, 3), 1e25), None)
+    write(here / "large.safetensors", as_kohya({("unet", MODULES["linear"]): large}, KOHYA))
+    arguments = ["merge", "--lora", "./large.safetensors", "--base", base, "--out", "out.safetensors", *keep]
+    refused(lorakit(*arguments, "--method", "ties_svd", "--density", 0.5), "attn1_to_q is too large to be decomposed")

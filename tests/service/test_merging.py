@@ -295,6 +295,16 @@ def test_rank_above_all_sums_and_values_that_are_not_finite(run, files, ink):
     assert not (files / "out.safetensors").exists()
 
 
+def test_values_of_8_bits_that_are_not_finite(run, files, ink):
+    """torch has no isfinite for them."""
+    tensors = as_kohya(ink, KOHYA)
+    tensors = {key: value.to(torch.float8_e4m3fn) if "lora_up" in key else value for key, value in tensors.items()}
+    tensors[f"{STEM}q.lora_up.weight"].view(torch.uint8)[0, 0] = 0x7F
+    write(files / "broken.safetensors", tensors)
+    with pytest.raises(CorruptFileError, match=r"attn1_to_q.lora_up.weight of broken holds NaN"):
+        run("wash.safetensors", "broken.safetensors")
+
+
 def test_inputs_are_never_written_over(run, files):
     before = (files / "wash.safetensors").read_bytes()
     for overwrite in (False, True):

@@ -11,7 +11,7 @@ from lorakit_cli.errors import BaseModelError, BlockScalesError
 from lorakit_cli.service.default_adapters import choose_adapters
 from lorakit_cli.service.few_step_settings import suit
 from lorakit_cli.service.grids.cell_request import CellRequest
-from lorakit_cli.service.request import GenerateRequest, Prepared, Weights, prepare
+from lorakit_cli.service.request import GenerateRequest, Prepared, Weights, prepare_unsuited
 from lorakit_cli.sources.library import Library
 
 _DENOISERS = ("unet", "transformer")
@@ -38,7 +38,7 @@ class CellPlanner:
         key = repr(_without_weights(request))
         if key not in self._alike:
             # With the weights that adapters have of their own; each cell then puts in those it gives.
-            self._alike[key] = prepare(replace(_without_weights(request), seeds=request.seeds))
+            self._alike[key] = prepare_unsuited(replace(_without_weights(request), seeds=request.seeds))
             self.warnings |= dict.fromkeys(self._alike[key].warnings)
         alike = self._alike[key]
         plan = self._plan(request, cell.blocks, alike, key)
