@@ -94,7 +94,8 @@ def _limits(rule: RankRule) -> dict[str, object]:
 def _as_merged(each: MergeInput) -> MergedFile:
     adapter = each.adapter
     assert each.digest is not None
-    return MergedFile(adapter.name, adapter.weight, each.digest.result(), adapter.file.metadata, each.triggers)
+    scales = adapter.block_scales.as_json() if adapter.block_scales else None
+    return MergedFile(adapter.name, adapter.weight, each.digest.result(), adapter.file.metadata, each.triggers, scales)
 
 
 def _report(

@@ -180,6 +180,11 @@ def test_block_scales_count_like_weights(run, base, ink, halved):
 
     one = {key: change * scale(key) for key, change in expected(ink).items() if scale(key) or key in halved}
     assert distance(read(base, out), weighted((one, 0.8), (expected(halved), 2))) < 1e-7
+    # What the file says of itself is enough to make it again.
+    said = json.loads(metadata_of(out)["lorakit.merge"])["adapters"]
+    told = [json.dumps({each["name"]: each["block_scales"]}) for each in said]
+    specs = [f"{each['name']}.safetensors:{each['weight']}" for each in said]
+    assert run(*specs, scales=told, out="again.safetensors")[0].read_bytes() == out.read_bytes()
     with pytest.raises(BlockScalesError, match="block scales name the adapter 'inc'; did you mean ink"):
         run("ink.safetensors", "wash.safetensors", scales=['inc={"unet": 2}'], overwrite=True)
 
