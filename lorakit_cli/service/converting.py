@@ -44,7 +44,7 @@ def convert(request: ConvertRequest) -> ConvertReport:
     path = only_file(request.source, allow_pickle=request.allow_pickle)
     require_place(request.out, request.to, [path], overwrite=request.overwrite)
     given = file = open_adapter(path, allow_pickle=request.allow_pickle)
-    placings = place(file, request.base)
+    placings = place(file, request.base, allow_pickle=request.allow_pickle)
     approximated: tuple[Approximated, ...] = ()
     if request.rank is not None:
         from lorakit_cli.service.approximating import approximate

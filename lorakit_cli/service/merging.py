@@ -33,7 +33,7 @@ def merge(prepared: PreparedMerge, progress: Progress | None = None) -> MergeRep
     """
     request, target = prepared.request, prepared.target
     assert request.out is not None
-    places = meeting_places(prepared.adapters, request.base, target)
+    places = meeting_places(prepared.adapters, request.base, target, allow_pickle=request.allow_pickle)
     matrices = [slot for slot in places.slots if slot.is_matrix]
     vectors = [slot for slot in places.slots if not slot.is_matrix]
     _require_rank(request.rule, matrices)

@@ -48,7 +48,8 @@ def resize(request: ResizeRequest, progress: Progress | None = None) -> ResizeRe
     file = open_adapter(path, allow_pickle=request.allow_pickle)
     target = layout_for(file, request.to, request.out)
     require_place(request.out, target.name, [path], overwrite=request.overwrite)
-    places = meeting_places([Merged(request.out.stem, file, 1.0, None, ())], request.base, target)
+    own = Merged(request.out.stem, file, 1.0, None, ())
+    places = meeting_places([own], request.base, target, allow_pickle=request.allow_pickle)
     matrices = [slot for slot in places.slots if slot.is_matrix]
     vectors = [slot for slot in places.slots if not slot.is_matrix]
     _require_rank(request.rule, matrices, path)

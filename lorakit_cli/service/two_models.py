@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.downloads import download_bar
 from lorakit_cli.core.model_pairs import Pairs, pair_models
-from lorakit_cli.core.private_folder import private_folder
 from lorakit_cli.core.user_path import user_path
 from lorakit_cli.errors import BaseModelError, OptionError, OutputError, did_you_mean
-from lorakit_cli.service.bases import open_base
+from lorakit_cli.service.bases import open_weights
 from lorakit_cli.service.devices import choose_device
 from lorakit_cli.service.differing import Models
 from lorakit_cli.service.fetching import fetched
@@ -38,16 +37,12 @@ def _opened(name: str, library: Library, request: "ExtractRequest") -> BaseIndex
     # One file has no variants.
     variant = None if user_path(name).is_file() else request.variant
     try:
-        index = open_base(name, library, variant=variant, allow_pickle=request.allow_pickle)
+        return open_weights(name, library, variant=variant, allow_pickle=request.allow_pickle)
     except BaseModelError:
         if variant is None:
             raise
         # The other model may have it.
-        index = open_base(name, library, allow_pickle=request.allow_pickle)
-    if request.allow_pickle and index.path.parent == private_folder():
-        # Of a copy without pickles nobody has heard.
-        return index._replace(path=user_path(name))
-    return index
+        return open_weights(name, library, allow_pickle=request.allow_pickle)
 
 
 def _fetched(index: BaseIndex) -> BaseIndex:
