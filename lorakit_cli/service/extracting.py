@@ -141,7 +141,7 @@ def _write(request: ExtractRequest, base: BaseIndex, file: LoraFile, most: int |
     if missed:
         raise OutputError(f"{missed[0].stem} of what was extracted does not fit the base: {missed[0].reason}")
     layers = convert_layers(file, base, matches, target)
-    with new_file(request.out, overwrite=request.overwrite) as out, Source(file.data) as source:
+    with new_file(request.out, overwrite=request.overwrite, parents=True) as out, Source(file.data) as source:
         size = write_adapter(out, request.out, target, base, layers, file.metadata, source)
         if most is not None and size > most:
             raise _TooLargeError(size - most)

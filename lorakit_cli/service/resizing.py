@@ -21,7 +21,7 @@ from lorakit_cli.service.new_layouts import layout_for
 from lorakit_cli.service.reading import open_adapter
 from lorakit_cli.service.resized_metadata import resized_metadata
 from lorakit_cli.service.tensors import TensorReader
-from lorakit_cli.service.written_adapter import require_place, write_layers
+from lorakit_cli.service.written_adapter import require_adapter_place, write_layers
 
 
 class ResizeRequest(NamedTuple):
@@ -47,7 +47,7 @@ def resize(request: ResizeRequest, progress: Progress | None = None) -> ResizeRe
     path = only_file(request.source, allow_pickle=request.allow_pickle)
     file = open_adapter(path, allow_pickle=request.allow_pickle)
     target = layout_for(file, request.to, request.out)
-    require_place(request.out, target.name, [path], overwrite=request.overwrite)
+    require_adapter_place(request.out, target.name, [path], request.base, overwrite=request.overwrite)
     own = Merged(request.out.stem, file, 1.0, None, ())
     places = meeting_places([own], request.base, target, allow_pickle=request.allow_pickle)
     matrices = [slot for slot in places.slots if slot.is_matrix]

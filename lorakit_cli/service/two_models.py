@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.downloads import download_bar
 from lorakit_cli.core.model_pairs import Pairs, pair_models
+from lorakit_cli.core.output_place import require_place
 from lorakit_cli.core.user_path import user_path
-from lorakit_cli.errors import BaseModelError, OptionError, OutputError, did_you_mean
+from lorakit_cli.errors import BaseModelError, OptionError, did_you_mean
 from lorakit_cli.service.bases import open_weights
 from lorakit_cli.service.devices import choose_device
 from lorakit_cli.service.differing import Models
@@ -28,7 +29,7 @@ def open_models(request: "ExtractRequest") -> tuple[Models, Pairs]:
     before, after = (_opened(name, library, request) for name in (request.base, request.tuned))
     if request.variant not in (None, before.variant, after.variant):
         raise OptionError(f"--variant {request.variant}: neither {before.label} nor {after.label} has such weights")
-    _require_apart(request.out, before, after)
+    _require_apart(request, before, after)
     shared = pair_models(before, after, _chosen(request.components, before, after))
     return Models(_fetched(before), _fetched(after), choose_device(request.device)), shared
 
@@ -52,14 +53,12 @@ def _fetched(index: BaseIndex) -> BaseIndex:
         return fetched(index, progress)
 
 
-def _require_apart(out: Path, before: BaseIndex, after: BaseIndex) -> None:
-    """Refuse to write over what is read."""
+def _require_apart(request: "ExtractRequest", before: BaseIndex, after: BaseIndex) -> None:
+    """Refuse one model twice, and to write over what is read."""
     if (before.path, before.remote) == (after.path, after.remote):
         raise OptionError(f"--base and --tuned are both {before.label}")
-    target = out.resolve()
-    for index in (before, after):
-        if isinstance(index.path, Path) and (target == index.path.resolve() or index.path.resolve() in target.parents):
-            raise OutputError(f"{out} is or lies in a model that is read, {index.path}; choose another --out")
+    sources = [index.path for index in (before, after) if isinstance(index.path, Path)]
+    require_place(request.out, sources, folder=False, overwrite=request.overwrite)
 
 
 def _chosen(names: Sequence[str], before: BaseIndex, after: BaseIndex) -> Sequence[str]:

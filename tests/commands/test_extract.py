@@ -230,5 +230,5 @@ def test_it_does_not_write_into_what_it_reads(lorakit, base, here):
     before = sorted(path.name for path in (here / "tuned").iterdir())
     done = lorakit("extract", "--base", base, "--tuned", "tuned", "--rank", 2, "--out", "tuned/x.safetensors")
     assert done.exit_code == 1
-    assert "choose another --out" in done.stderr
+    assert "lies in tuned, which is read; choose a place outside it" in done.stderr
     assert sorted(path.name for path in (here / "tuned").iterdir()) == before

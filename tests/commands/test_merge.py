@@ -1,6 +1,7 @@
 """`lorakit merge` and `lorakit resize`: what they print and write, and what they refuse."""
 
 import json
+import shutil
 
 import pytest
 from peft import PeftModel
@@ -188,7 +189,39 @@ def test_resize_never_writes_over_its_input(lorakit, adapters, base):
     source = adapters / "ink.safetensors"
     before = source.read_bytes()
     result = lorakit("resize", source, "--base", base, "--out", source, "--rank", 2, "--overwrite")
-    refused(result, "is or holds the adapter that is read")
+    refused(result, f"{source} is {source}, which is read; choose another place")
+    assert source.read_bytes() == before
+
+
+WORDS = {
+    "merge": ("merge", "--lora"),
+    "resize": ("resize", "--rank", 2),
+    "convert": ("convert", "--to-lora", "--rank", 2),
+}
+
+
+@pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
+def test_the_base_is_never_written_over(lorakit, adapters, base, checkpoint, here, words):
+    """A name too much with --overwrite, and a pipeline would be gone that took hours to download."""
+    for source, layout in ((base, "peft"), (checkpoint, "kohya")):
+        own = shutil.copytree(source, "own") if source.is_dir() else shutil.copy(source, "own.safetensors")
+        asked = *words, adapters / "wash.safetensors", "--base", own, "--to", layout, "--overwrite", "--out"
+        refused(lorakit(*asked, own), f"{own} is {own}, which is read; choose another place")
+        if source.is_dir():
+            assert {path.name for path in (here / own).iterdir()} == {path.name for path in source.iterdir()}
+            (here / "notes").mkdir()
+            (here / "notes" / "thesis.txt").touch()
+            refused(lorakit(*asked, "notes"), "holds other things than a pipeline or adapters, and is not replaced")
+            for _ in range(2):
+                assert lorakit(*asked, "new/adapter").exit_code == 0
+        else:
+            assert (here / own).read_bytes() == source.read_bytes()
+
+
+def test_a_picture_is_named_as_one_and_replaces_nothing_else(merge, adapters, here):
+    source = adapters / "ink.safetensors"
+    before = source.read_bytes()
+    refused(merge("--plot", source, "--overwrite"), "pictures are written as .png; name it ", code=2)
     assert source.read_bytes() == before
 
 
