@@ -48,7 +48,7 @@ def resize(request: ResizeRequest, progress: Progress | None = None) -> ResizeRe
     file = open_adapter(path, allow_pickle=request.allow_pickle)
     target = layout_for(file, request.to, request.out)
     require_adapter_place(request.out, target.name, [path], request.base, overwrite=request.overwrite)
-    own = Merged(request.out.stem, file, 1.0, None, ())
+    own = Merged(str(path), file, 1.0, None, ())
     places = meeting_places([own], request.base, target, allow_pickle=request.allow_pickle)
     matrices = [slot for slot in places.slots if slot.is_matrix]
     vectors = [slot for slot in places.slots if not slot.is_matrix]
@@ -83,6 +83,7 @@ def resize(request: ResizeRequest, progress: Progress | None = None) -> ResizeRe
         error=whole.error,
         components=by_component(parts),
         blocks=by_block(parts),
+        left_out=(*file.unknown_keys, *(key for keys in file.embeddings.values() for key in keys)),
     )
 
 

@@ -4,8 +4,10 @@ import json
 import shutil
 
 import pytest
+import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file
 
 from tests.conversions import as_kohya, layer_delta, loaded_deltas, metadata_of, write
 from tests.exact_weights import folder_weights
@@ -61,7 +63,7 @@ def test_the_reports_as_json_have_these_keys(merge, lorakit, base, adapters, her
     report = done(lorakit("resize", adapters / "ink.safetensors", *arguments))
     assert report.keys() == {
         "schema", "source", "out", "architecture", "layout", "layers", "unchanged", "zero", "size_before", "size",
-        "rank_before", "rank_after", "energy", "error", "components", "blocks",
+        "rank_before", "rank_after", "energy", "error", "components", "blocks", "left_out",
     }  # fmt: skip
     assert report["schema"] == "lorakit/resize/1"
     assert report["size_before"] == (adapters / "ink.safetensors").stat().st_size
@@ -123,6 +125,17 @@ def test_remarks_are_warnings(merge, adapters, here):
     assert result.stderr == "warning: wash has weight 0 and is left out\n"
     result = merge("--out", "out.safetensors", "--overwrite", "-q", inputs=inputs)
     assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_resize_tells_what_it_leaves_out(lorakit, base, adapters, here):
+    tensors = load_file(adapters / "ink.safetensors") | {"bundle_emb.ohwx.string_to_param.*": torch.ones(2, 32)}
+    write(here / "in.safetensors", tensors)
+    asked = "resize", "in.safetensors", "--base", base, "--rank", 2, "--overwrite", "--out", "out.safetensors"
+    result = lorakit(*asked)
+    told = "left out 1 keys that are no part of its change, such as bundle_emb.ohwx.string_to_param.*"
+    assert (result.exit_code, result.stderr) == (0, f"warning: {told}\n")
+    assert done(lorakit(*asked, "--quiet", "--json"))["left_out"] == ["bundle_emb.ohwx.string_to_param.*"]
+    assert not any("emb" in name for name in load_file(here / "out.safetensors"))
 
 
 def test_library_names_weights_and_triggers(lorakit, here):
