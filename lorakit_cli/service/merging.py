@@ -80,7 +80,7 @@ def _results(
 def _require_rank(rule: RankRule, matrices: Sequence[MergeSlot]) -> None:
     """Refuse a rank above that of every sum. Raises OptionError."""
     highest = max((slot.rank for slot in matrices), default=0)
-    if rule.rank is not None and rule.rank > highest:
+    if rule.rank is not None and rule.rank > highest > 0:
         raise OptionError(
             f"--rank {rule.rank}: the ranks of the adapters add up to {highest} at most; ask for {highest} or less, "
             "or leave it out for --method cat"

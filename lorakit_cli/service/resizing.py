@@ -90,6 +90,8 @@ def resize(request: ResizeRequest, progress: Progress | None = None) -> ResizeRe
 def _require_rank(rule: RankRule, matrices: Sequence[MergeSlot], path: Path) -> None:
     """Refuse a rank above all that there are: nothing would be gained. Raises OptionError."""
     highest = max((slot.rank for slot in matrices), default=0)
+    if not highest:
+        raise OptionError(f"{path} has no layer with a rank, only norms, biases and the like; nothing can be resized")
     if rule.rank is not None and rule.rank > highest:
         raise OptionError(
             f"--rank {rule.rank}: no layer of {path} has a rank above {highest}; ask for {highest} or less"

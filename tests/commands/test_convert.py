@@ -91,6 +91,15 @@ def test_roundings_and_approximations_are_told(convert, adapter, here):
     assert third == f"  {TEXT}: full as rank 8, error 86.60%"
 
 
+def test_an_approximation_is_the_same_bytes_every_time(convert, here):
+    metadata = {f"ss_{name}": name for name in "abcdefgh"}
+    save_file(pair(MODULE) | {f"{TEXT}.diff": torch.eye(32)}, here / "full.safetensors", metadata)
+    for name in ("one", "two"):
+        arguments = "--to", "kohya", "--out", f"{name}.safetensors", "--to-lora", "--rank", 8
+        assert convert("full.safetensors", *arguments).exit_code == 0
+    assert (here / "one.safetensors").read_bytes() == (here / "two.safetensors").read_bytes()
+
+
 def test_what_is_left_out_is_warned_of(convert, here):
     save_file(pair() | {"bundle_emb.ohwx.clip_l": torch.ones(1, 32), "junk": torch.ones(1)}, here / "in.safetensors")
     result = convert("in.safetensors", "--to", "kohya", "--out", "out.safetensors")

@@ -246,6 +246,12 @@ def test_what_needs_a_base_is_refused_with_the_way_there(run, ink):
         run(tensors, rank=2)
 
 
+def test_norms_alone_have_no_rank(run, tmp_path):
+    with pytest.raises(OptionError, match=r"in\.safetensors has no layer with a rank, only norms, biases and the like"):
+        run({"lora_unet_down_blocks_0_resnets_0_norm1.w_norm": torch.randn(8)}, rank=2)
+    assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
+
+
 def test_a_rank_above_all_there_are_is_refused(run, ink):
     with pytest.raises(OptionError, match=r"--rank 7: no layer of .* has a rank above 6; ask for 6 or less"):
         run(ink, rank=7)
