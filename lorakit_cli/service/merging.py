@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from lorakit_cli.core.bytes_done import BytesDone, Progress
+from lorakit_cli.core.merge_method import MergeMethod
 from lorakit_cli.core.merge_slots import MergeSlot
 from lorakit_cli.core.rank_rule import RankRule
 from lorakit_cli.core.source import Source
@@ -13,7 +14,7 @@ from lorakit_cli.service.combined_layers import factored_layers, vector_layers
 from lorakit_cli.service.combining import DTYPES, Wanted, layer_results, reduced
 from lorakit_cli.service.devices import fp64_device
 from lorakit_cli.service.merge_places import MeetingPlaces, meeting_places
-from lorakit_cli.service.merge_report import MergedAdapter, MergeReport, by_block, by_component, together
+from lorakit_cli.service.merge_report import MergedAdapter, MergeReport, PartResult, by_block, by_component, together
 from lorakit_cli.service.merge_request import MergeInput, PreparedMerge
 from lorakit_cli.service.merged_metadata import MergedFile, merged_metadata
 from lorakit_cli.service.slot_values import whole
@@ -124,7 +125,7 @@ def _report(
         error=everything.error,
         components=by_component(done),
         blocks=by_block(done),
-        remarks=tuple(_remarks(prepared, places.slots)),
+        remarks=(*_remarks(prepared, places.slots), *_worse_than_none(prepared.request.settings.method, everything)),
     )
 
 
@@ -149,3 +150,12 @@ def _remarks(prepared: PreparedMerge, slots: Sequence[MergeSlot]) -> Iterator[st
             yield f"left out {len(left)} keys of {name} that are no part of its change, such as {left[0][:200]}"
         if not each.adapter.weight:
             yield f"{name} has weight 0 and is left out"
+
+
+def _worse_than_none(method: MergeMethod, merged: PartResult) -> Iterator[str]:
+    if merged.error > 1:
+        other = f"; {method.name}_svd works on the changes" if method.factors else ""
+        yield (
+            f"{method.name} gives a change that is {merged.error:.0%} of the exact sum away from it, further than no "
+            f"change at all{other}"
+        )

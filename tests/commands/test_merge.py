@@ -127,6 +127,19 @@ def test_remarks_are_warnings(merge, adapters, here):
     assert (result.exit_code, result.stderr) == (0, "")
 
 
+def test_a_merge_worse_than_none_is_warned_of(lorakit, here):
+    asked = "merge", "--lora", "toy", "--lora", "pixel", "--density", 0.5, "--out", "out.safetensors", "--overwrite"
+    result = lorakit(*asked, "--method", "dare_linear", "--json")
+    error = done(result)["error"]
+    assert error > 1
+    told = (
+        f"dare_linear gives a change that is {error:.0%} of the exact sum away from it, further than no change at all"
+    )
+    assert result.stderr == f"warning: {told}; dare_linear_svd works on the changes\n"
+    result = lorakit(*asked, "--method", "magnitude_prune")
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
 def test_resize_tells_what_it_leaves_out(lorakit, base, adapters, here):
     tensors = load_file(adapters / "ink.safetensors") | {"bundle_emb.ohwx.string_to_param.*": torch.ones(2, 32)}
     write(here / "in.safetensors", tensors)
