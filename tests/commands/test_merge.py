@@ -40,6 +40,7 @@ def test_it_says_what_it_wrote(merge, here):
     assert first == f"out.safetensors: diffusers, 188 layers, {size / 1e6:.1f} MB"
     assert second == "  cat of ink:0.7, wash:-0.5"
     assert third.startswith("  rank 4-12 to 4-12, error ")
+    assert third.endswith("; made for StableDiffusionPipeline")
     assert head.split() == ["layers", "rank", "energy", "error"]
     assert [row.split()[0] for row in rows] == [
         "unet", "down.block_0", "down.block_1", "down.block_2", "mid", "up.block_0", "up.block_1", "up.block_2",
