@@ -9,7 +9,7 @@ from lorakit_cli.commands._options import AllowPickleOpt, JsonOpt, LoraOpt, Quie
 from lorakit_cli.commands._output import emit, emit_json, printable, progress_bar, size_text, warn
 from lorakit_cli.core.block_scales import parse_block_scales
 from lorakit_cli.core.merge_method import merge_settings
-from lorakit_cli.core.output_file import require_absent
+from lorakit_cli.core.output_place import require_place, require_png
 from lorakit_cli.core.rank_rule import rank_rule
 from lorakit_cli.core.user_path import user_path
 from lorakit_cli.errors import OptionError
@@ -79,7 +79,8 @@ def merge(
         raise OptionError("say where to: --out FILE, or --analyze to see what the adapters have in common")
     picture = None if plot is None else user_path(plot)
     if picture is not None:
-        require_absent(picture, overwrite=overwrite)
+        require_png(picture)
+        require_place(picture, [], folder=False, overwrite=overwrite)
     from lorakit_cli.service.merge_request import MergeRequest, prepare_merge
 
     request = MergeRequest(

@@ -6,7 +6,7 @@ import typer
 
 from lorakit_cli.commands._layouts import Dtype, Layout
 from lorakit_cli.commands._options import AllowPickleOpt, JsonOpt, QuietOpt
-from lorakit_cli.commands._output import emit, emit_json, printable, progress_bar, size_text
+from lorakit_cli.commands._output import emit, emit_json, printable, progress_bar, size_text, warn
 from lorakit_cli.core.rank_rule import rank_rule
 from lorakit_cli.core.user_path import user_path
 from lorakit_cli.errors import OptionError
@@ -56,6 +56,8 @@ def resize(
     request = ResizeRequest(source, user_path(out), rule, layout, stored, base, overwrite, allow_pickle)
     with progress_bar("layers", quiet=quiet) as progress:
         report = run(request, progress)
+    if report.left_out and not quiet:
+        warn(f"left out {len(report.left_out)} keys that are no part of its change, such as {report.left_out[0][:200]}")
     if as_json:
         emit_json("resize", report)
         return

@@ -9,7 +9,7 @@ from lorakit_cli.core.hidden_sibling import hidden_sibling
 from lorakit_cli.core.hub_cache import hub_cache_around
 from lorakit_cli.core.leftovers import PART, discard, unused
 from lorakit_cli.core.write_error import write_error
-from lorakit_cli.errors import OutputError, OutputExistsError
+from lorakit_cli.errors import OptionError, OutputError, OutputExistsError
 
 _Identity = tuple[int, int]
 # What is in pipelines and folders of adapters.
@@ -34,6 +34,12 @@ def require_place(out: Path, sources: Sequence[Path], *, folder: bool, overwrite
     except RuntimeError as error:
         # Links that lead in a circle, until Python 3.13.
         raise OutputError(f"cannot write {out}: {error}") from error
+
+
+def require_png(path: Path) -> None:
+    """Raise OptionError for a picture that would not be named as what it is."""
+    if path.suffix.lower() != ".png":
+        raise OptionError(f"{path}: pictures are written as .png; name it {path.with_suffix('.png')}")
 
 
 def _require_no_link(out: Path) -> None:
@@ -101,7 +107,10 @@ def _require_kind(out: Path, *, folder: bool, overwrite: bool) -> None:
 
 def _is_an_output(folder: Path) -> bool:
     """Tell whether a folder is such as this program or its like writes, or empty: nobody's only copy of anything."""
-    return any((folder / name).exists() for name in _MARKS) or not any(folder.iterdir())
+    if any((folder / name).exists() for name in _MARKS):
+        return True
+    # For peft there is one folder for each component, and nothing beside them.
+    return all((inside / "adapter_config.json").is_file() for inside in folder.iterdir())
 
 
 def _require_writable(out: Path) -> None:

@@ -63,7 +63,8 @@ def approximate(
         save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, data, dict(file.metadata))
     except SafetensorError as error:
         raise OutputError(f"cannot write {data}: {error}") from error
-    return read_lora_file(file.path, READING, data), tuple(done)
+    # As it was given: from the file its order is another each time.
+    return read_lora_file(file.path, READING, data)._replace(metadata=file.metadata), tuple(done)
 
 
 def _delta(reader: TensorReader, file: LoraFile, base: BaseIndex, match: Match) -> Tensor:

@@ -8,7 +8,9 @@ from lorakit_cli.architectures.single_files import LAYOUTS, STRANGERS
 from lorakit_cli.core.base_index import BaseIndex, with_architectures
 from lorakit_cli.core.hub_reference import HubReference
 from lorakit_cli.core.local_folder import read_base_index
+from lorakit_cli.core.private_folder import private_folder
 from lorakit_cli.core.single_file import read_single_file
+from lorakit_cli.core.user_path import user_path
 from lorakit_cli.errors import BaseModelError, OptionError, UnsupportedError
 from lorakit_cli.kinds import KINDS
 from lorakit_cli.sources.hub import hub_index
@@ -49,6 +51,18 @@ def open_base(
             raise OptionError(f"--variant {variant}: {place} is a single file, which has no variants")
         index = _checkpoint(place)
     return with_architectures(index, ARCHITECTURES)
+
+
+def open_weights(asked: str, library: Library, *, variant: str | None = None, allow_pickle: bool = False) -> BaseIndex:
+    """Index a base of which nothing but weights is read, by the path asked for even where its pickles are copied.
+
+    Raises what open_base does.
+    """
+    index = open_base(asked, library, variant=variant, allow_pickle=allow_pickle)
+    if allow_pickle and index.path.parent == private_folder():
+        # Of a copy without pickles nobody has heard.
+        return index._replace(path=user_path(asked))
+    return index
 
 
 def _whole(folder: Path, *, allow_pickle: bool) -> Path:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.lora_file import LoraFile
+from lorakit_cli.core.output_place import require_png
 from lorakit_cli.core.record import Record
 from lorakit_cli.core.training import StatedHash, Training
 from lorakit_cli.errors import CorruptFileError, OptionError
@@ -49,8 +50,7 @@ class Looks(Record):
         """Raise OptionError or OutputError, before any work, for a picture that cannot be written."""
         if self.plot is None:
             return
-        if self.plot.suffix.lower() != ".png":
-            raise OptionError(f"{self.plot}: pictures are written as .png; name it {self.plot.with_suffix('.png')}")
+        require_png(self.plot)
         if files != 1:
             raise OptionError(f"--plot draws one adapter, and there are {files}; name one")
         from lorakit_cli.core.output_file import require_absent, require_writable

@@ -15,7 +15,7 @@ from lorakit_cli.formats.targets import TARGETS
 from lorakit_cli.service.convert_report import Approximated, ConvertReport
 from lorakit_cli.service.placing import Placing, place, undecided
 from lorakit_cli.service.reading import open_adapter
-from lorakit_cli.service.written_adapter import require_place, write_layers
+from lorakit_cli.service.written_adapter import require_adapter_place, write_layers
 from lorakit_cli.sources.local import find_files
 
 DTYPES = ("fp16", "bf16", "fp32")
@@ -42,9 +42,9 @@ def convert(request: ConvertRequest) -> ConvertReport:
     """
     target = TARGETS[request.to]
     path = only_file(request.source, allow_pickle=request.allow_pickle)
-    require_place(request.out, request.to, [path], overwrite=request.overwrite)
+    require_adapter_place(request.out, request.to, [path], request.base, overwrite=request.overwrite)
     given = file = open_adapter(path, allow_pickle=request.allow_pickle)
-    placings = place(file, request.base)
+    placings = place(file, request.base, allow_pickle=request.allow_pickle)
     approximated: tuple[Approximated, ...] = ()
     if request.rank is not None:
         from lorakit_cli.service.approximating import approximate

@@ -141,7 +141,7 @@ def _write(request: ExtractRequest, base: BaseIndex, file: LoraFile, most: int |
     if missed:
         raise OutputError(f"{missed[0].stem} of what was extracted does not fit the base: {missed[0].reason}")
     layers = convert_layers(file, base, matches, target)
-    with new_file(request.out, overwrite=request.overwrite) as out, Source(file.data) as source:
+    with new_file(request.out, overwrite=request.overwrite, parents=True) as out, Source(file.data) as source:
         size = write_adapter(out, request.out, target, base, layers, file.metadata, source)
         if most is not None and size > most:
             raise _TooLargeError(size - most)
@@ -167,6 +167,10 @@ def _require_sense(request: ExtractRequest) -> None:
         raise OptionError(f"--out {request.out}: an adapter is a file, so a name in {SUFFIX}")
     if request.to not in LAYOUTS:
         raise OptionError(f"--to {request.to}: choose one of {', '.join(LAYOUTS)}")
+    if request.keep_full and "full" not in TARGETS[request.to].kinds:
+        raise OptionError(
+            f"--keep-full: the {request.to} layout holds nothing but factors; --to kohya holds the rest too"
+        )
     if not request.min_diff >= 0:
         raise OptionError(f"--min-diff {request.min_diff}: the largest change of a value that is left out, 0 or more")
 
@@ -174,7 +178,8 @@ def _require_sense(request: ExtractRequest) -> None:
 def _require_rank(rule: RankRule, pairs: Sequence[Pair]) -> None:
     """Refuse a rank above that of every layer. Raises OptionError."""
     highest = max((min(pair.matrix) for pair in pairs if pair.is_adapted and pair.is_matrix), default=0)
-    if rule.rank is not None and rule.rank > highest:
+    # Where there is none at all, whoever looks for differences says so.
+    if rule.rank is not None and rule.rank > highest > 0:
         raise OptionError(f"--rank {rule.rank}: no layer has a rank above {highest}; ask for {highest} or less")
 
 
@@ -196,7 +201,8 @@ def _as_adapter(found: Sequence[Difference], base: BaseIndex) -> LoraFile:
         save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, data, metadata)
     except SafetensorError as error:
         raise OutputError(f"cannot write {data}: {error}") from error
-    return read_lora_file(data, READING, data)
+    # As it was given: from the file its order is another each time.
+    return read_lora_file(data, READING, data)._replace(metadata=metadata)
 
 
 def _whole_suffix(pair: Pair) -> str:

@@ -19,7 +19,9 @@ class MeetingPlaces(NamedTuple):
     slots: tuple[MergeSlot, ...]
 
 
-def meeting_places(adapters: Sequence[Merged], base: str | None, target: TargetLayout) -> MeetingPlaces:
+def meeting_places(
+    adapters: Sequence[Merged], base: str | None, target: TargetLayout, *, allow_pickle: bool = False
+) -> MeetingPlaces:
     """Find the modules of adapters, whose matches are looked for here, in a layout.
 
     Where several models may be meant, what comes out must not depend on which of them it is. Raises MatchError,
@@ -27,7 +29,7 @@ def meeting_places(adapters: Sequence[Merged], base: str | None, target: TargetL
     """
     found: list[tuple[BaseIndex, tuple[MergeSlot, ...]]] = []
     require_plain_changes(adapters, base)
-    placed = place_together([adapter.file for adapter in adapters], base)
+    placed = place_together([adapter.file for adapter in adapters], base, allow_pickle=allow_pickle)
     for together in placed:
         own = [adapter._replace(matches=matches) for adapter, matches in zip(adapters, together.matches, strict=True)]
         found.append((together.base, merge_slots(together.base, own, target)))

@@ -75,7 +75,11 @@ class MergeReport(NamedTuple):
 
 
 class ResizeReport(NamedTuple):
-    """What `resize` wrote. `unchanged` layers are no matrices (norms, biases) and stay as they are; `zero` are gone."""
+    """What `resize` wrote.
+
+    `unchanged` layers are no matrices (norms, biases) and stay as they are; `zero` are gone. The keys of `left_out` are
+    no part of its change.
+    """
 
     source: str
     out: str
@@ -92,6 +96,7 @@ class ResizeReport(NamedTuple):
     error: float
     components: tuple[PartResult, ...]
     blocks: tuple[PartResult, ...]
+    left_out: tuple[str, ...]
 
 
 def by_component(layers: Sequence[LayerResult]) -> tuple[PartResult, ...]:

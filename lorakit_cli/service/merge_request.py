@@ -16,7 +16,7 @@ from lorakit_cli.service.adapter_digests import digest_of
 from lorakit_cli.service.adapter_scales import adapter_scales
 from lorakit_cli.service.new_layouts import layout_for
 from lorakit_cli.service.reading import open_adapter
-from lorakit_cli.service.written_adapter import require_place
+from lorakit_cli.service.written_adapter import require_adapter_place
 from lorakit_cli.sources.library import open_library
 from lorakit_cli.sources.local import find_adapters
 
@@ -81,7 +81,8 @@ def prepare_merge(request: MergeRequest) -> PreparedMerge:
     target = layout_for(adapters[0].file, request.to, request.out)
     digests: list[Future[str] | None] = [None] * len(found)
     if request.out is not None:
-        require_place(request.out, target.name, [adapter.path for adapter in found], overwrite=request.overwrite)
+        paths = [adapter.path for adapter in found]
+        require_adapter_place(request.out, target.name, paths, request.base, overwrite=request.overwrite)
         pool = ThreadPoolExecutor(1)
         digests = [pool.submit(digest_of, adapter.path) for adapter in found]
         pool.shutdown(wait=False)

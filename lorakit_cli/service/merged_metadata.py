@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lorakit_cli import __version__
 from lorakit_cli.core.triggers import read_triggers
@@ -27,6 +27,7 @@ class MergedFile(NamedTuple):
     sha256: str
     metadata: Mapping[str, str]
     triggers: tuple[str, ...] = ()
+    block_scales: Mapping[str, Any] | str | None = None
 
 
 def merged_metadata(
@@ -38,8 +39,7 @@ def merged_metadata(
         for key in _SHARED
         if key in adapters[0].metadata and len({adapter.metadata.get(key) for adapter in adapters}) == 1
     }
-    sources = [{"name": adapter.name, "weight": adapter.weight, "sha256": adapter.sha256} for adapter in adapters]
-    kept[MERGE_KEY] = json.dumps({"version": __version__, "adapters": sources, **settings})
+    kept[MERGE_KEY] = json.dumps({"version": __version__, "adapters": list(map(_source, adapters)), **settings})
     kept["modelspec.merged_from"] = ", ".join(adapter.name for adapter in adapters)
     words = [word for adapter in adapters for word in (adapter.triggers or read_triggers(adapter.metadata).best)]
     if words:
@@ -56,3 +56,9 @@ def merged_metadata(
         }
     stated = {key for adapter in adapters for key in adapter.metadata}
     return kept | {key: place for key, place in _HASHES.items() if key in stated}
+
+
+def _source(adapter: MergedFile) -> dict[str, object]:
+    """Say what an adapter is and how strongly it acts, for another merge like this one."""
+    entries: dict[str, object] = {"name": adapter.name, "weight": adapter.weight, "sha256": adapter.sha256}
+    return entries | ({"block_scales": adapter.block_scales} if adapter.block_scales is not None else {})

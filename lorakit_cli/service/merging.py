@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from lorakit_cli.core.bytes_done import BytesDone, Progress
+from lorakit_cli.core.merge_method import MergeMethod
 from lorakit_cli.core.merge_slots import MergeSlot
 from lorakit_cli.core.rank_rule import RankRule
 from lorakit_cli.core.source import Source
@@ -13,7 +14,7 @@ from lorakit_cli.service.combined_layers import factored_layers, vector_layers
 from lorakit_cli.service.combining import DTYPES, Wanted, layer_results, reduced
 from lorakit_cli.service.devices import fp64_device
 from lorakit_cli.service.merge_places import MeetingPlaces, meeting_places
-from lorakit_cli.service.merge_report import MergedAdapter, MergeReport, by_block, by_component, together
+from lorakit_cli.service.merge_report import MergedAdapter, MergeReport, PartResult, by_block, by_component, together
 from lorakit_cli.service.merge_request import MergeInput, PreparedMerge
 from lorakit_cli.service.merged_metadata import MergedFile, merged_metadata
 from lorakit_cli.service.slot_values import whole
@@ -33,7 +34,7 @@ def merge(prepared: PreparedMerge, progress: Progress | None = None) -> MergeRep
     """
     request, target = prepared.request, prepared.target
     assert request.out is not None
-    places = meeting_places(prepared.adapters, request.base, target)
+    places = meeting_places(prepared.adapters, request.base, target, allow_pickle=request.allow_pickle)
     matrices = [slot for slot in places.slots if slot.is_matrix]
     vectors = [slot for slot in places.slots if not slot.is_matrix]
     _require_rank(request.rule, matrices)
@@ -80,7 +81,7 @@ def _results(
 def _require_rank(rule: RankRule, matrices: Sequence[MergeSlot]) -> None:
     """Refuse a rank above that of every sum. Raises OptionError."""
     highest = max((slot.rank for slot in matrices), default=0)
-    if rule.rank is not None and rule.rank > highest:
+    if rule.rank is not None and rule.rank > highest > 0:
         raise OptionError(
             f"--rank {rule.rank}: the ranks of the adapters add up to {highest} at most; ask for {highest} or less, "
             "or leave it out for --method cat"
@@ -94,7 +95,8 @@ def _limits(rule: RankRule) -> dict[str, object]:
 def _as_merged(each: MergeInput) -> MergedFile:
     adapter = each.adapter
     assert each.digest is not None
-    return MergedFile(adapter.name, adapter.weight, each.digest.result(), adapter.file.metadata, each.triggers)
+    scales = adapter.block_scales.as_json() if adapter.block_scales else None
+    return MergedFile(adapter.name, adapter.weight, each.digest.result(), adapter.file.metadata, each.triggers, scales)
 
 
 def _report(
@@ -123,7 +125,7 @@ def _report(
         error=everything.error,
         components=by_component(done),
         blocks=by_block(done),
-        remarks=tuple(_remarks(prepared, places.slots)),
+        remarks=(*_remarks(prepared, places.slots), *_worse_than_none(prepared.request.settings.method, everything)),
     )
 
 
@@ -148,3 +150,12 @@ def _remarks(prepared: PreparedMerge, slots: Sequence[MergeSlot]) -> Iterator[st
             yield f"left out {len(left)} keys of {name} that are no part of its change, such as {left[0][:200]}"
         if not each.adapter.weight:
             yield f"{name} has weight 0 and is left out"
+
+
+def _worse_than_none(method: MergeMethod, merged: PartResult) -> Iterator[str]:
+    if merged.error > 1:
+        other = f"; {method.name}_svd works on the changes" if method.factors else ""
+        yield (
+            f"{method.name} gives a change that is {merged.error:.0%} of the exact sum away from it, further than no "
+            f"change at all{other}"
+        )

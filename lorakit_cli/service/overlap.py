@@ -59,7 +59,8 @@ def analyze(prepared: PreparedMerge, progress: Progress | None = None) -> Overla
     `progress` is called with layers done and layers in all. Raises MatchError where their layers cannot be placed in
     one model, UnsupportedError for changes that depend on a base, LoraFileError.
     """
-    places = meeting_places(prepared.adapters, prepared.request.base, prepared.target)
+    request = prepared.request
+    places = meeting_places(prepared.adapters, request.base, prepared.target, allow_pickle=request.allow_pickle)
     slots = [slot for slot in places.slots if slot.is_matrix]
     measured: list[_Measured] = []
     lock = Lock()

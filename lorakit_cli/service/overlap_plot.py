@@ -27,7 +27,7 @@ _GAP = 46
 def plot(report: OverlapReport, path: Path, *, overwrite: bool = False) -> None:
     """Write a heat map of a report as PNG. Raises OutputExistsError or OutputError."""
     picture = draw(report)
-    with new_file(path, overwrite=overwrite) as file:
+    with new_file(path, overwrite=overwrite, parents=True) as file:
         picture.save(file, "PNG", optimize=True)
 
 

@@ -24,16 +24,17 @@ class Placing(NamedTuple):
         return Placing(self.base, match_layers(self.base, "", file, hints=False)[0], self.name)
 
 
-def place(file: LoraFile, base: str | None) -> tuple[Placing, ...]:
+def place(file: LoraFile, base: str | None, *, allow_pickle: bool = False) -> tuple[Placing, ...]:
     """Place every layer: in the base, or in each of the published models that may be meant.
 
+    `allow_pickle` reads a base whose weights are only pickled.
     Raises UnmatchedLayersError, or BaseModelError for a base that cannot be read.
     """
     if base:
-        from lorakit_cli.service.bases import open_base
+        from lorakit_cli.service.bases import open_weights
         from lorakit_cli.sources.library import open_library
 
-        index = open_base(base, open_library())
+        index = open_weights(base, open_library(), allow_pickle=allow_pickle)
         matches, missed = match_layers(index, "", file)
         mistake = wrong_base(file, index)
         if mistake:

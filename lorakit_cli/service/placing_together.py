@@ -21,12 +21,12 @@ class Together(NamedTuple):
     matches: tuple[tuple[Match, ...], ...]
 
 
-def place_together(files: Sequence[LoraFile], base: str | None) -> tuple[Together, ...]:
+def place_together(files: Sequence[LoraFile], base: str | None, *, allow_pickle: bool = False) -> tuple[Together, ...]:
     """Place every layer of every adapter: in the base, or in each of the published models that all may be for.
 
     Raises UnmatchedLayersError for what has no place, WrongBaseError for adapters of different models.
     """
-    placed = [{placing.name: placing for placing in place(file, base)} for file in files]
+    placed = [{placing.name: placing for placing in place(file, base, allow_pickle=allow_pickle)} for file in files]
     common = [name for name in placed[0] if all(name in others for others in placed)]
     if not common:
         first = placed[0]

@@ -7,6 +7,9 @@ _DIM, _ALPHA, _ARGS, _COMMENT = "ss_network_dim", "ss_network_alpha", "ss_networ
 # What kohya's resize_lora.py writes where layers differ.
 _DYNAMIC = "Dynamic"
 _CONV = ("conv_dim", "conv_alpha")
+# LyCORIS' word for the algorithm, and what it calls those of two factors, which any other has become.
+_ALGORITHM = "algo"
+_PLAIN = ("lora", "locon")
 
 
 def resized_metadata(metadata: Mapping[str, str], ranks: Sequence[int], before: str) -> dict[str, str]:
@@ -20,9 +23,13 @@ def resized_metadata(metadata: Mapping[str, str], ranks: Sequence[int], before: 
     old = metadata.get(_COMMENT)
     new = {_DIM: rank, _ALPHA: alpha, _COMMENT: f"{comment}; {old}" if old and old != "None" else comment}
     arguments = _arguments(metadata.get(_ARGS, ""))
+    changed: dict[str, object] = {}
     if not arguments.keys().isdisjoint(_CONV):
-        arguments |= dict(zip(_CONV, (rank, alpha), strict=True))
-        new[_ARGS] = json.dumps(arguments)
+        changed |= zip(_CONV, (rank, alpha), strict=True)
+    if arguments.get(_ALGORITHM, _PLAIN[0]) not in _PLAIN:
+        changed[_ALGORITHM] = _PLAIN[0]
+    if changed:
+        new[_ARGS] = json.dumps(arguments | changed)
     return {**metadata, **new}
 
 

@@ -21,7 +21,7 @@ from lorakit_cli.service.new_layouts import layout_for
 from lorakit_cli.service.reading import open_adapter
 from lorakit_cli.service.resized_metadata import resized_metadata
 from lorakit_cli.service.tensors import TensorReader
-from lorakit_cli.service.written_adapter import require_place, write_layers
+from lorakit_cli.service.written_adapter import require_adapter_place, write_layers
 
 
 class ResizeRequest(NamedTuple):
@@ -47,8 +47,9 @@ def resize(request: ResizeRequest, progress: Progress | None = None) -> ResizeRe
     path = only_file(request.source, allow_pickle=request.allow_pickle)
     file = open_adapter(path, allow_pickle=request.allow_pickle)
     target = layout_for(file, request.to, request.out)
-    require_place(request.out, target.name, [path], overwrite=request.overwrite)
-    places = meeting_places([Merged(request.out.stem, file, 1.0, None, ())], request.base, target)
+    require_adapter_place(request.out, target.name, [path], request.base, overwrite=request.overwrite)
+    own = Merged(str(path), file, 1.0, None, ())
+    places = meeting_places([own], request.base, target, allow_pickle=request.allow_pickle)
     matrices = [slot for slot in places.slots if slot.is_matrix]
     vectors = [slot for slot in places.slots if not slot.is_matrix]
     _require_rank(request.rule, matrices, path)
@@ -82,12 +83,15 @@ def resize(request: ResizeRequest, progress: Progress | None = None) -> ResizeRe
         error=whole.error,
         components=by_component(parts),
         blocks=by_block(parts),
+        left_out=(*file.unknown_keys, *(key for keys in file.embeddings.values() for key in keys)),
     )
 
 
 def _require_rank(rule: RankRule, matrices: Sequence[MergeSlot], path: Path) -> None:
     """Refuse a rank above all that there are: nothing would be gained. Raises OptionError."""
     highest = max((slot.rank for slot in matrices), default=0)
+    if not highest:
+        raise OptionError(f"{path} has no layer with a rank, only norms, biases and the like; nothing can be resized")
     if rule.rank is not None and rule.rank > highest:
         raise OptionError(
             f"--rank {rule.rank}: no layer of {path} has a rank above {highest}; ask for {highest} or less"

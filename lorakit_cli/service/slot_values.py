@@ -16,13 +16,20 @@ _WIDE = torch.float64
 _NARROW = 2
 
 
-def inner_size(slot: MergeSlot) -> int | None:
-    """Give the inner size of the product of all factors of a module, None where only the whole change will do."""
+def inner_size(slot: MergeSlot, *, as_stored: bool = False) -> int | None:
+    """Give the inner size of the product of all factors of a module, None where only the whole change will do.
+
+    That is so where an inner size is above the module's smaller side, unless factors are taken `as_stored`.
+    """
     if not slot.is_matrix:
         return None
-    sizes = [_inner(part) for part in slot.contributions]
     most = min(slot.matrix)
-    return sum(size for size in sizes if size) if all(size and size <= most for size in sizes) else None
+    sizes = [
+        size
+        for part in slot.contributions
+        if (size := _inner(part)) and (size <= most or (as_stored and part.share.layer.kind.product))
+    ]
+    return sum(sizes) if len(sizes) == len(slot.contributions) else None
 
 
 def _inner(part: Contribution) -> int | None:

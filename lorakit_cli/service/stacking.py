@@ -99,7 +99,7 @@ def _some(slots: Sequence[MergeSlot]) -> Iterator[Sequence[MergeSlot]]:
 
 
 def _side_by_side(slot: MergeSlot, reader: TensorReader, wide: torch.dtype) -> tuple[Tensor, Tensor]:
-    inner = inner_size(slot)
+    inner = inner_size(slot, as_stored=True)
     if inner is None:
         kinds = " + ".join(dict.fromkeys(part.share.layer.kind.name for part in slot.contributions))
         raise UnsupportedError(

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.downloads import download_bar
 from lorakit_cli.core.model_pairs import Pairs, pair_models
-from lorakit_cli.core.private_folder import private_folder
+from lorakit_cli.core.output_place import require_place
 from lorakit_cli.core.user_path import user_path
-from lorakit_cli.errors import BaseModelError, OptionError, OutputError, did_you_mean
-from lorakit_cli.service.bases import open_base
+from lorakit_cli.errors import BaseModelError, OptionError, did_you_mean
+from lorakit_cli.service.bases import open_weights
 from lorakit_cli.service.devices import fp64_device
 from lorakit_cli.service.differing import Models
 from lorakit_cli.service.fetching import fetched
@@ -33,7 +33,7 @@ def open_models(request: "ExtractRequest") -> tuple[Models, Pairs]:
         require_comparable(model)
     if request.variant not in (None, before.variant, after.variant):
         raise OptionError(f"--variant {request.variant}: neither {before.label} nor {after.label} has such weights")
-    _require_apart(request.out, before, after)
+    _require_apart(request, before, after)
     shared = pair_models(before, after, _chosen(request.components, before, after))
     return Models(_fetched(before), _fetched(after), fp64_device(request.device)), shared
 
@@ -42,16 +42,12 @@ def _opened(name: str, library: Library, request: "ExtractRequest") -> BaseIndex
     # One file has no variants.
     variant = None if user_path(name).is_file() else request.variant
     try:
-        index = open_base(name, library, variant=variant, allow_pickle=request.allow_pickle)
+        return open_weights(name, library, variant=variant, allow_pickle=request.allow_pickle)
     except BaseModelError:
         if variant is None:
             raise
         # The other model may have it.
-        index = open_base(name, library, allow_pickle=request.allow_pickle)
-    if request.allow_pickle and index.path.parent == private_folder():
-        # Of a copy without pickles nobody has heard.
-        return index._replace(path=user_path(name))
-    return index
+        return open_weights(name, library, allow_pickle=request.allow_pickle)
 
 
 def _fetched(index: BaseIndex) -> BaseIndex:
@@ -61,14 +57,12 @@ def _fetched(index: BaseIndex) -> BaseIndex:
         return fetched(index, progress)
 
 
-def _require_apart(out: Path, before: BaseIndex, after: BaseIndex) -> None:
-    """Refuse to write over what is read."""
+def _require_apart(request: "ExtractRequest", before: BaseIndex, after: BaseIndex) -> None:
+    """Refuse one model twice, and to write over what is read."""
     if (before.path, before.remote) == (after.path, after.remote):
         raise OptionError(f"--base and --tuned are both {before.label}")
-    target = out.resolve()
-    for index in (before, after):
-        if isinstance(index.path, Path) and (target == index.path.resolve() or index.path.resolve() in target.parents):
-            raise OutputError(f"{out} is or lies in a model that is read, {index.path}; choose another --out")
+    sources = [index.path for index in (before, after) if isinstance(index.path, Path)]
+    require_place(request.out, sources, folder=False, overwrite=request.overwrite)
 
 
 def _chosen(names: Sequence[str], before: BaseIndex, after: BaseIndex) -> Sequence[str]:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.new_layer import NewLayer
-from lorakit_cli.core.output_file import new_file, require_absent
-from lorakit_cli.core.output_folder import new_folder, require_no_folder
+from lorakit_cli.core.output_file import new_file
+from lorakit_cli.core.output_folder import new_folder
+from lorakit_cli.core.output_place import require_place
 from lorakit_cli.core.source import Source
 from lorakit_cli.core.target_layout import TargetLayout
-from lorakit_cli.errors import OptionError, OutputError
+from lorakit_cli.core.user_path import user_path
+from lorakit_cli.errors import OptionError
 from lorakit_cli.service.carried_metadata import carried
 from lorakit_cli.service.converted_file import by_component, write_adapter, write_checked
 
@@ -19,22 +21,18 @@ _PEFT_WEIGHTS = "adapter_model.safetensors"
 _PEFT_CONFIG = "adapter_config.json"
 
 
-def require_place(out: Path, layout: str, inputs: Sequence[Path], *, overwrite: bool) -> None:
-    """Refuse an output before work is done for it.
+def require_adapter_place(out: Path, layout: str, inputs: Sequence[Path], base: str | None, *, overwrite: bool) -> None:
+    """Refuse an output before work is done for it. `base` is that of the command line.
 
-    Raises OptionError for a name under which nobody would look for what is written, OutputError for one of the inputs
-    or the folder that it lies in, OutputExistsError.
+    Raises OptionError for a name under which nobody would look for what is written, OutputError for what is read or
+    holds it, or cannot be written, OutputExistsError.
     """
     as_file = out.suffix.lower() == ".safetensors"
     if as_file == (layout == PEFT):
         wanted = "a folder, so no name in .safetensors" if as_file else "a file, so a name in .safetensors"
         raise OptionError(f"--out {out}: the {layout} layout is {wanted}")
-    target = out.resolve()
-    for path in inputs:
-        source = path.resolve()
-        if target == source or target in source.parents or (out.exists() and out.samefile(path)):
-            raise OutputError(f"{out} is or holds the adapter that is read, {path}; choose another --out")
-    (require_no_folder if layout == PEFT else require_absent)(out, overwrite=overwrite)
+    sources = [*inputs, user_path(base)] if base else inputs
+    require_place(out, sources, folder=layout == PEFT, overwrite=overwrite)
 
 
 def write_layers(
@@ -53,7 +51,7 @@ def write_layers(
     """
     if target.name == PEFT:
         return _write_folder(out, base, layers, carried(metadata), source, overwrite=overwrite)
-    with new_file(out, overwrite=overwrite) as file:
+    with new_file(out, overwrite=overwrite, parents=True) as file:
         return write_adapter(file, out, target, base, layers, metadata, source)
 
 
@@ -71,7 +69,7 @@ def _write_folder(
 
     components = by_component(layers)
     size = 0
-    with new_folder(out, overwrite=overwrite) as folder:
+    with new_folder(out, overwrite=overwrite, parents=True) as folder:
         for name, own in components.items():
             inner = folder / name if len(components) > 1 else folder
             inner.mkdir(exist_ok=True)

@@ -195,7 +195,10 @@ def _files_in(folder: Path) -> list[Path]:
     except OSError as error:
         raise UnknownAdapterError(f"{folder} cannot be read: {error.strerror}") from error
     if not files:
-        raise UnknownAdapterError(f"{folder} holds no adapter file ({', '.join(ADAPTER_SUFFIXES)})")
+        # What lorakit itself writes for peft where several components are adapted.
+        parts = sorted(str(path.parent) for path in folder.glob(f"*/{_PEFT}"))
+        near = f"; name one of {', '.join(parts)}" if parts else ""
+        raise UnknownAdapterError(f"{folder} holds no adapter file ({', '.join(ADAPTER_SUFFIXES)}){near}")
     names = {file.name for file in files}
     return sorted(file for file in files if not (file.name == _PEFT_COPY and _PEFT in names))
 

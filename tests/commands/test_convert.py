@@ -91,6 +91,15 @@ def test_roundings_and_approximations_are_told(convert, adapter, here):
     assert third == f"  {TEXT}: full as rank 8, error 86.60%"
 
 
+def test_an_approximation_is_the_same_bytes_every_time(convert, here):
+    metadata = {f"ss_{name}": name for name in "abcdefgh"}
+    save_file(pair(MODULE) | {f"{TEXT}.diff": torch.eye(32)}, here / "full.safetensors", metadata)
+    for name in ("one", "two"):
+        arguments = "--to", "kohya", "--out", f"{name}.safetensors", "--to-lora", "--rank", 8
+        assert convert("full.safetensors", *arguments).exit_code == 0
+    assert (here / "one.safetensors").read_bytes() == (here / "two.safetensors").read_bytes()
+
+
 def test_what_is_left_out_is_warned_of(convert, here):
     save_file(pair() | {"bundle_emb.ohwx.clip_l": torch.ones(1, 32), "junk": torch.ones(1)}, here / "in.safetensors")
     result = convert("in.safetensors", "--to", "kohya", "--out", "out.safetensors")
@@ -185,8 +194,10 @@ def test_what_exists_is_replaced_only_when_asked_and_only_by_something_whole(con
     )
     assert names(here / "folder") == ["mine.txt"]
     refused(
-        convert(adapter, "--to", "peft", "--out", "in.safetensors/x", "--overwrite"), "cannot write in.safetensors/x"
+        convert(adapter, "--to", "peft", "--out", "bad.safetensors/x", "--overwrite"), "cannot write bad.safetensors/x"
     )
+    refused(convert(adapter, "--to", "peft", "--out", "folder", "--overwrite"), "folder holds other things than ")
+    (here / "folder" / "mine.txt").rename(here / "folder" / "adapter_config.json")
     assert convert(adapter, "--to", "peft", "--out", "folder", "--overwrite").exit_code == 0
     assert names(here / "folder") == ["text_encoder", "unet"]
     assert names(here) == ["bad.safetensors", "folder", "in.safetensors", "out.safetensors"]
@@ -197,20 +208,24 @@ def test_the_input_is_never_written_over(convert, adapter, here):
     (here / "link.safetensors").symlink_to(adapter)
     os.link(adapter, here / "hard.safetensors")
     for out in ("in.safetensors", "./in.safetensors", "link.safetensors", "hard.safetensors"):
-        refused(convert(adapter, "--to", "comfy", "--out", out, "--overwrite"), "is or holds the adapter that is read")
+        reason = " is a link to " if out.startswith("link") else ", which is read; choose another place"
+        refused(convert(adapter, "--to", "comfy", "--out", out, "--overwrite"), reason)
     assert convert(adapter, "--to", "peft", "--out", "folder").exit_code == 0
     result = convert("folder/unet", "--to", "peft", "--out", "folder", "--overwrite")
-    refused(result, "folder is or holds the adapter that is read, folder/unet/adapter_model.safetensors")
+    refused(result, "folder holds folder/unet/adapter_model.safetensors, which is read; choose another place")
     assert adapter.read_bytes() == before
     assert names(here / "folder") == ["text_encoder", "unet"]
 
 
 def test_a_place_that_cannot_be_written_to(convert, adapter, here):
-    for to, out in (("kohya", "gone/out.safetensors"), ("peft", "gone/out")):
-        refused(convert(adapter, "--to", to, "--out", out), f"cannot write {out}: No such file or directory")
-    (here / "folder.safetensors").mkdir()
-    refused(convert(adapter, "--to", "kohya", "--out", "folder.safetensors", "--overwrite"), "safetensors is a folder")
     (here / "file").write_text("old")
+    for to, out in (("kohya", "file/out.safetensors"), ("peft", "file/out")):
+        refused(convert(adapter, "--to", to, "--out", out), f"cannot write {out}: {here}/file is not a folder")
+    (here / "folder.safetensors").mkdir()
+    refused(
+        convert(adapter, "--to", "kohya", "--out", "folder.safetensors", "--overwrite"),
+        "safetensors is a folder, and a file is to be written",
+    )
     refused(convert(adapter, "--to", "peft", "--out", "file", "--overwrite"), "file is not a folder")
     assert names(here) == ["file", "folder.safetensors", "in.safetensors"]
 

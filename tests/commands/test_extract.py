@@ -77,6 +77,10 @@ def test_the_base_with_the_adapter_is_the_closest_to_the_tuned_model_of_that_ran
         assert math.sqrt(error) <= math.sqrt(best) * 1.001 + 1e-6 * float(matrix.norm())
         lost, total = lost + error, total + float(matrix.square().sum())
     assert report["layers"] + len(left) == len(whole) - report["equal"]
+    data = (here / "out.safetensors").read_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    # The order too, which would make other bytes of the same content.
+    assert list(header["__metadata__"]) == ["lorakit.extracted_by", "lorakit.extracted_from"]
     assert report["error"] == pytest.approx(math.sqrt(lost / total), rel=1e-3)
     for block in report["blocks"]:
         assert block["energy"] == pytest.approx(1 - block["error"] ** 2)
@@ -172,6 +176,22 @@ def test_what_changed_in_the_autoencoder_is_told(lorakit, base, here):
     ]
     done = lorakit("extract", "--base", base, "--tuned", "tuned", "--rank", 1, "--out", "again.safetensors")
     assert "vae.decoder.conv_in.weight" in done.stdout
+    asked = (
+        "extract",
+        "--base",
+        base,
+        "--tuned",
+        "tuned",
+        "--rank",
+        1,
+        "--components",
+        "vae",
+        "--out",
+        "vae.safetensors",
+    )
+    done = lorakit(*asked)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.endswith("and 0 others, no adapter is made for a vae\n")
 
 
 REFUSED = [
@@ -180,6 +200,7 @@ REFUSED = [
     (["--energy", "1.5"], 2, "--energy 1.5"),
     (["--rank", "2", "--components", "unett"], 2, "did you mean unet"),
     (["--rank", "2", "--min-diff", "-1"], 2, "--min-diff -1.0"),
+    (["--rank", "2", "--keep-full"], 2, "the diffusers layout holds nothing but factors; --to kohya holds the rest"),
     (["--rank", "2", "--out", "adapter"], 2, "a name in .safetensors"),
     (["--rank", "2", "--out", "there.safetensors"], 1, "exists already"),
 ]
@@ -230,7 +251,7 @@ def test_it_does_not_write_into_what_it_reads(lorakit, base, here):
     before = sorted(path.name for path in (here / "tuned").iterdir())
     done = lorakit("extract", "--base", base, "--tuned", "tuned", "--rank", 2, "--out", "tuned/x.safetensors")
     assert done.exit_code == 1
-    assert "choose another --out" in done.stderr
+    assert "lies in tuned, which is read; choose a place outside it" in done.stderr
     assert sorted(path.name for path in (here / "tuned").iterdir()) == before
 
 

@@ -113,7 +113,7 @@ def test_pickles_need_permission(lorakit, extract, base, tuned, here):
     report = extract(base, "pickled", "--allow-pickle")
     assert report["tuned"] == "pickled"
     result = lorakit(*asked, "pickled/x.safetensors", "--allow-pickle")
-    refused(result, "pickled/x.safetensors is or lies in a model that is read, pickled; choose another --out")
+    refused(result, "pickled/x.safetensors lies in pickled, which is read; choose a place outside it")
 
 
 def test_single_files_on_either_side(extract, lorakit, base, checkpoint, adapters, tuned, here, tmp_path):
@@ -126,7 +126,7 @@ def test_single_files_on_either_side(extract, lorakit, base, checkpoint, adapter
         (here / "out.safetensors").unlink()
     before = single.read_bytes()
     asked = "extract", "--base", base, "--tuned", single, "--rank", 3, "--overwrite", "--out"
-    refused(lorakit(*asked, single), "is or lies in a model that is read")
+    refused(lorakit(*asked, single), "single.safetensors, which is read; choose another place")
     assert single.read_bytes() == before
 
 

@@ -196,6 +196,10 @@ def test_folders_without_an_adapter_or_that_are_a_base(lorakit, here, base):
     result = lorakit("inspect", "empty")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("error: empty holds no adapter file (.safetensors, .pt")
+    for part in ("unet", "text_encoder"):
+        Path("empty", part).mkdir()
+        Path("empty", part, "adapter_model.safetensors").touch()
+    assert lorakit("inspect", "empty").stderr.endswith("); name one of empty/text_encoder, empty/unet\n")
     result = lorakit("inspect", base)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == f"error: {base} is a diffusers pipeline, a base and no adapter; give it with --base\n"

@@ -1,10 +1,13 @@
 """`lorakit merge` and `lorakit resize`: what they print and write, and what they refuse."""
 
 import json
+import shutil
 
 import pytest
+import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file
 
 from tests.conversions import as_kohya, layer_delta, loaded_deltas, metadata_of, write
 from tests.exact_weights import folder_weights
@@ -37,6 +40,7 @@ def test_it_says_what_it_wrote(merge, here):
     assert first == f"out.safetensors: diffusers, 188 layers, {size / 1e6:.1f} MB"
     assert second == "  cat of ink:0.7, wash:-0.5"
     assert third.startswith("  rank 4-12 to 4-12, error ")
+    assert third.endswith("; made for StableDiffusionPipeline")
     assert head.split() == ["layers", "rank", "energy", "error"]
     assert [row.split()[0] for row in rows] == [
         "unet", "down.block_0", "down.block_1", "down.block_2", "mid", "up.block_0", "up.block_1", "up.block_2",
@@ -60,7 +64,7 @@ def test_the_reports_as_json_have_these_keys(merge, lorakit, base, adapters, her
     report = done(lorakit("resize", adapters / "ink.safetensors", *arguments))
     assert report.keys() == {
         "schema", "source", "out", "architecture", "layout", "layers", "unchanged", "zero", "size_before", "size",
-        "rank_before", "rank_after", "energy", "error", "components", "blocks",
+        "rank_before", "rank_after", "energy", "error", "components", "blocks", "left_out",
     }  # fmt: skip
     assert report["schema"] == "lorakit/resize/1"
     assert report["size_before"] == (adapters / "ink.safetensors").stat().st_size
@@ -122,6 +126,30 @@ def test_remarks_are_warnings(merge, adapters, here):
     assert result.stderr == "warning: wash has weight 0 and is left out\n"
     result = merge("--out", "out.safetensors", "--overwrite", "-q", inputs=inputs)
     assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_a_merge_worse_than_none_is_warned_of(lorakit, here):
+    asked = "merge", "--lora", "toy", "--lora", "pixel", "--density", 0.5, "--out", "out.safetensors", "--overwrite"
+    result = lorakit(*asked, "--method", "dare_linear", "--json")
+    error = done(result)["error"]
+    assert error > 1
+    told = (
+        f"dare_linear gives a change that is {error:.0%} of the exact sum away from it, further than no change at all"
+    )
+    assert result.stderr == f"warning: {told}; dare_linear_svd works on the changes\n"
+    result = lorakit(*asked, "--method", "magnitude_prune")
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_resize_tells_what_it_leaves_out(lorakit, base, adapters, here):
+    tensors = load_file(adapters / "ink.safetensors") | {"bundle_emb.ohwx.string_to_param.*": torch.ones(2, 32)}
+    write(here / "in.safetensors", tensors)
+    asked = "resize", "in.safetensors", "--base", base, "--rank", 2, "--overwrite", "--out", "out.safetensors"
+    result = lorakit(*asked)
+    told = "left out 1 keys that are no part of its change, such as bundle_emb.ohwx.string_to_param.*"
+    assert (result.exit_code, result.stderr) == (0, f"warning: {told}\n")
+    assert done(lorakit(*asked, "--quiet", "--json"))["left_out"] == ["bundle_emb.ohwx.string_to_param.*"]
+    assert not any("emb" in name for name in load_file(here / "out.safetensors"))
 
 
 def test_library_names_weights_and_triggers(lorakit, here):
@@ -188,7 +216,39 @@ def test_resize_never_writes_over_its_input(lorakit, adapters, base):
     source = adapters / "ink.safetensors"
     before = source.read_bytes()
     result = lorakit("resize", source, "--base", base, "--out", source, "--rank", 2, "--overwrite")
-    refused(result, "is or holds the adapter that is read")
+    refused(result, f"{source} is {source}, which is read; choose another place")
+    assert source.read_bytes() == before
+
+
+WORDS = {
+    "merge": ("merge", "--lora"),
+    "resize": ("resize", "--rank", 2),
+    "convert": ("convert", "--to-lora", "--rank", 2),
+}
+
+
+@pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
+def test_the_base_is_never_written_over(lorakit, adapters, base, checkpoint, here, words):
+    """A name too much with --overwrite, and a pipeline would be gone that took hours to download."""
+    for source, layout in ((base, "peft"), (checkpoint, "kohya")):
+        own = shutil.copytree(source, "own") if source.is_dir() else shutil.copy(source, "own.safetensors")
+        asked = *words, adapters / "wash.safetensors", "--base", own, "--to", layout, "--overwrite", "--out"
+        refused(lorakit(*asked, own), f"{own} is {own}, which is read; choose another place")
+        if source.is_dir():
+            assert {path.name for path in (here / own).iterdir()} == {path.name for path in source.iterdir()}
+            (here / "notes").mkdir()
+            (here / "notes" / "thesis.txt").touch()
+            refused(lorakit(*asked, "notes"), "holds other things than a pipeline or adapters, and is not replaced")
+            for _ in range(2):
+                assert lorakit(*asked, "new/adapter").exit_code == 0
+        else:
+            assert (here / own).read_bytes() == source.read_bytes()
+
+
+def test_a_picture_is_named_as_one_and_replaces_nothing_else(merge, adapters, here):
+    source = adapters / "ink.safetensors"
+    before = source.read_bytes()
+    refused(merge("--plot", source, "--overwrite"), "pictures are written as .png; name it ", code=2)
     assert source.read_bytes() == before
 
 

@@ -6,10 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tests.conversions import metadata_of
 from tests.merging import done, read, refused
@@ -91,6 +92,24 @@ def test_pickles_need_permission(merged, lorakit, hub, base, adapters, here, tmp
     refused(lorakit("merge", "-l", pickle, "--base", base, "--out", "out.safetensors"), "pass --allow-pickle")
     assert sorted(path.name for path in here.iterdir()) == before
     merged(*pair, "--allow-pickle")
+
+
+@pytest.mark.parametrize("words", [["merge", "--lora"], ["resize", "--rank", "2"], ["convert", "--to", "kohya"]])
+def test_a_pickled_base_needs_permission_too(lorakit, base, adapters, here, words):
+    shutil.copytree(base, "old")
+    weights = here / "old" / "text_encoder" / "model.safetensors"
+    write(weights.with_name("pytorch_model.bin"), load_file(weights))
+    weights.unlink()
+    asked = [*words, adapters / "ink.safetensors", "--out"]
+    result = lorakit(*asked, "out.safetensors", "--base", "old")
+    refused(result, "is a pickle, and only safetensors are read; --allow-pickle takes")
+    for name, options in (("old", ["--allow-pickle"]), (base, [])):
+        assert lorakit(*asked, f"{Path(name).name}.safetensors", "--base", name, *options).exit_code == 0
+    assert (here / "old.safetensors").read_bytes() == (here / f"{base.name}.safetensors").read_bytes()
+    tensors = load_file(adapters / "ink.safetensors")
+    save_file({name.replace("mid_block", "odd_block"): tensor for name, tensor in tensors.items()}, "odd.safetensors")
+    asked[-2] = "odd.safetensors"
+    refused(lorakit(*asked, "x.safetensors", "--base", "old", "--allow-pickle"), "are no modules of old")
 
 
 @pytest.mark.parametrize("source", ["someone/inks/v2/ink.safetensors", "ink", "pickle"])

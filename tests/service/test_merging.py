@@ -98,6 +98,15 @@ def test_layouts_and_dtypes(run, base, ink, halved, to, dtype):
     assert apart < {"fp16": 2**-10, "bf16": 2**-7, "fp32": 2**-22}[dtype]
 
 
+def test_ranks_above_a_side_of_a_layer_add_up_too(run, base, ink, files):
+    """As with a trainer's one rank for all, where the last convolution has only 4 rows."""
+    high = adapter(SD1(), 4, 6, only="conv_out$", alpha=3)
+    write(files / "high.safetensors", as_kohya(high, KOHYA))
+    out, report = run("ink.safetensors", "high.safetensors:0.5")
+    assert distance(read(base, out), weighted((expected(ink), 1), (expected(high), 0.5))) < 1e-7
+    assert (report.rank_after, report.error) == ((3, 9), pytest.approx(0, abs=1e-7))
+
+
 def test_weights_that_are_powers_of_two_change_no_digit(run, base, halved, files):
     """Beside the factors there is nothing to round."""
     write(files / "other.safetensors", {k: v.half() for k, v in as_diffusers(adapter(SD1(), 3, 2)).items()})
@@ -180,6 +189,11 @@ def test_block_scales_count_like_weights(run, base, ink, halved):
 
     one = {key: change * scale(key) for key, change in expected(ink).items() if scale(key) or key in halved}
     assert distance(read(base, out), weighted((one, 0.8), (expected(halved), 2))) < 1e-7
+    # What the file says of itself is enough to make it again.
+    said = json.loads(metadata_of(out)["lorakit.merge"])["adapters"]
+    told = [json.dumps({each["name"]: each["block_scales"]}) for each in said]
+    specs = [f"{each['name']}.safetensors:{each['weight']}" for each in said]
+    assert run(*specs, scales=told, out="again.safetensors")[0].read_bytes() == out.read_bytes()
     with pytest.raises(BlockScalesError, match="block scales name the adapter 'inc'; did you mean ink"):
         run("ink.safetensors", "wash.safetensors", scales=['inc={"unet": 2}'], overwrite=True)
 
@@ -308,7 +322,7 @@ def test_values_of_8_bits_that_are_not_finite(run, files, ink):
 def test_inputs_are_never_written_over(run, files):
     before = (files / "wash.safetensors").read_bytes()
     for overwrite in (False, True):
-        with pytest.raises(OutputError, match=r"wash\.safetensors is or holds the adapter that is read"):
+        with pytest.raises(OutputError, match=r"wash\.safetensors is .*, which is read"):
             run("ink.safetensors", "wash.safetensors", out="wash.safetensors", overwrite=overwrite)
     assert (files / "wash.safetensors").read_bytes() == before
 

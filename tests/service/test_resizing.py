@@ -209,8 +209,10 @@ def test_other_algorithms_become_the_closest_lora(run, base):
     full = torch.randn(16, 16, generator=generator)
     tensors |= {f"{STEM}k.lokr_w1": first, f"{STEM}k.lokr_w2": second, f"{STEM}v.diff": full}
     changes = {"q": hada, "k": torch.kron(first.double(), second.double()), "v": full.double()}
-    out, report = run(tensors, rank=3)
+    stated = {"ss_network_module": "lycoris.kohya", "ss_network_dim": "2", "ss_network_args": '{"algo": "loha"}'}
+    out, report = run(tensors, stated, rank=3)
     found = read(base, out)
+    assert json.loads(metadata_of(out)["ss_network_args"]) == {"algo": "lora"}
     assert set(load_file(out)) == {
         f"{STEM}{part}.{name}" for part in "qkv" for name in ("lora_down.weight", "lora_up.weight", "alpha")
     }
@@ -229,7 +231,9 @@ def test_values_that_are_not_finite_are_named(run, ink, value, tmp_path):
     key = f"{STEM}q.lora_up.weight"
     tensors[key] = tensors[key].clone()
     tensors[key][3, 1] = value
-    with pytest.raises(CorruptFileError, match=rf"{key} of .* holds NaN or infinity; `lorakit inspect --scan` says"):
+    with pytest.raises(
+        CorruptFileError, match=rf"{key} of .*/in\.safetensors holds NaN or infinity; `lorakit inspect --scan` says"
+    ):
         run(tensors, rank=2)
     assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
 
@@ -240,6 +244,12 @@ def test_what_needs_a_base_is_refused_with_the_way_there(run, ink):
         UnsupportedError, match="is dora, whose change depends on the base's values; two commands make plain LoRA of it"
     ):
         run(tensors, rank=2)
+
+
+def test_norms_alone_have_no_rank(run, tmp_path):
+    with pytest.raises(OptionError, match=r"in\.safetensors has no layer with a rank, only norms, biases and the like"):
+        run({"lora_unet_down_blocks_0_resnets_0_norm1.w_norm": torch.randn(8)}, rank=2)
+    assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
 
 
 def test_a_rank_above_all_there_are_is_refused(run, ink):
