@@ -13,7 +13,6 @@ from lorakit_cli.core.local_folder import read_base_index
 from lorakit_cli.core.picture_spec import PictureSpec
 from lorakit_cli.errors import UnsupportedError
 from lorakit_cli.service.session import Session
-from tests.flux import build_flux
 from tests.originals import build
 from tests.whole_flux import build_whole_flux
 
