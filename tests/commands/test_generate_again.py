@@ -263,6 +263,17 @@ def test_a_picture_that_says_nothing(lorakit):
         assert f"error: {name} does not say how it was made" in result.stderr
 
 
+def test_a_workflow_and_a_folder_are_told_for_what_they_are(lorakit):
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_text("prompt", '{"3": {"class_type": "KSampler"}}')
+    Image.new("RGB", (8, 8)).save("comfy.png", pnginfo=chunks)
+    Path("folder").mkdir()
+    for name, message in (("comfy.png", "holds a workflow of ComfyUI"), ("folder", "is a folder; give a picture")):
+        result = lorakit("generate", "--from", name)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.startswith(f"error: {name} {message}")
+
+
 FOREIGN = (
     "a red heart, <lora:ink:0.5> <lora:My wash (v1.0):1:te=0> <lora:gone:1>\nNegative prompt: blue\n"
     "Steps: 3, Sampler: Odd one, CFG scale: 4.5, Seed: 11, Size: 24x16, Model hash: 0123456789, Model: other, "
