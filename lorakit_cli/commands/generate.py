@@ -13,14 +13,17 @@ from lorakit_cli.commands._options import (
     ClipSkipOpt,
     CompileOpt,
     ConfigOpt,
+    InitImageOpt,
     JsonOpt,
     LiteralOpt,
     LoraOpt,
     LowMemoryOpt,
+    MaskOpt,
     OffloadOpt,
     QuietOpt,
     SchedulerOpt,
     SchedulerOptionsOpt,
+    StrengthOpt,
     VaeOpt,
     VariantOpt,
     VerboseOpt,
@@ -84,15 +87,9 @@ def generate(
     scheduler_option: SchedulerOptionsOpt = None,
     auto_scheduler: AutoSchedulerOpt = False,
     clip_skip: ClipSkipOpt = None,
-    init_image: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Picture to begin from.", show_default=False)
-    ] = None,
-    strength: Annotated[
-        float | None, typer.Option(help="How much of it to change, up to 1.", show_default="the pipeline's")
-    ] = None,
-    mask: Annotated[
-        str | None, typer.Option(metavar="FILE", help="White where it is to change.", show_default=False)
-    ] = None,
+    init_image: InitImageOpt = None,
+    strength: StrengthOpt = None,
+    mask: MaskOpt = None,
     vae: VaeOpt = None,
     device: Annotated[str, typer.Option(metavar="auto|cuda|mps|cpu", help="Where to compute.")] = "auto",
     dtype: Annotated[
