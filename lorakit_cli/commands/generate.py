@@ -58,7 +58,9 @@ def generate(
     base: BaseOpt = None,
     config: ConfigOpt = None,
     variant: VariantOpt = None,
-    scale: Annotated[float, typer.Option(help="Multiplies the weight of every adapter.")] = 1.0,
+    scale: Annotated[
+        float | None, typer.Option(help="Multiplies the weight of every adapter.", show_default="1.0")
+    ] = None,
     block_scales: Annotated[
         list[str] | None,
         typer.Option(
@@ -135,7 +137,8 @@ def generate(
         prompt=prompt,
         base=base,
         adapters=parse_specs(lora),
-        scale=scale,
+        scale=1.0 if scale is None else scale,
+        scaled=scale is not None,
         block_scales=parse_block_scales(block_scales or ()),
         negative=negative,
         settings=Settings(

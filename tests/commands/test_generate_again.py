@@ -111,7 +111,7 @@ def test_options_beside_it_win(lorakit, made, own):
         "seed": ((*places, "--seed", 6), (*plain, *scales, *loras, "--seed", 6, PROMPT)),
         "steps": ((*places, "--steps", 3), (*plain, *scales, *loras, "--seed", 5, "--steps", 3, PROMPT)),
         "prompt": ((*places, "a star"), (*plain, *scales, *loras, "--seed", 5, "a star")),
-        "scale": ((*places, "--scale", 2), (*plain, *scales, *loras, "--scale", 2, "--seed", 5, PROMPT)),
+        "scale": ((*places, "--scale", 1), (*plain, *scales, *loras, "--scale", 1, "--seed", 5, PROMPT)),
         "adapters": (other, (*plain, *other, "--seed", 5, PROMPT)),
         "block scales": (
             (*places, "--block-scales", 'i={"unet": 0}'),

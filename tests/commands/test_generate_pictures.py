@@ -121,6 +121,7 @@ BAD = {
         ["--init-image", "start.png", "--mask", "small.png"], 2, "has 8x8 pixels and start.png 35x24; they must agree",
     ),
     "no vae": (["--vae", "nowhere"], 1, "--vae nowhere: there is no such folder or file"),
+    "no vae, said beforehand": (["--vae", "nowhere", "--dry-run"], 1, "--vae nowhere: there is no such folder or file"),
     "empty vae": (["--vae", "."], 1, "holds no config.json"),
     "vae of another kind": (["--vae", "text.png"], 1, "is neither a folder nor a .safetensors file"),
     "unet as vae": (["--vae", "{base}/unet"], 1, "its class is UNet2DConditionModel"),
