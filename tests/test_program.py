@@ -48,6 +48,11 @@ def test_help_of_every_command_has_an_example(lorakit):
         (("generate", "x", "--dtype", "int3"), "error: Invalid value for '--dtype'"),
         (("generate", "x", "--count", 0), "error: Invalid value for '--count'"),
         (("generate", "x", "--steps", "many"), "error: Invalid value for '--steps'"),
+        (
+            ("generate", "x", "--base", ""),
+            "error: Invalid value for '--base' / '-b': it is empty; leave the option out",
+        ),
+        (("generate", "--from", ""), "error: Invalid value for '--from': it is empty; leave the option out or give it"),
         (("inspect",), "error: Missing argument 'FILE…'; `lorakit inspect --help` shows what there is"),
         (("inspect", "toy", "--base"), "error: Option '--base' requires an argument"),
     ],

@@ -8,8 +8,11 @@ import re
 from collections.abc import Callable
 from typing import Any, Literal, get_origin
 
+from typer import BadParameter
 from typer.core import TyperArgument, TyperCommand, TyperOption
 
+# An option that is given as nothing is meant to be given: a script's variable was not set.
+_MAY_BE_EMPTY = ("negative",)
 # As people write them, and as every reader takes them.
 _NUMBERS = {int: r"-?[0-9]{1,15}", float: r"-?[0-9]{1,15}(\.[0-9]{1,15})?"}
 
@@ -40,6 +43,8 @@ class _Light:
 
     def coerce(self, value: Any, param: TyperArgument | TyperOption, ctx: Any) -> Any:
         """Give the value that the command is called with. Raises what Typer does for a bad one."""
+        if value == "" and isinstance(param, TyperOption) and param.name not in _MAY_BE_EMPTY:
+            raise BadParameter("it is empty; leave the option out or give it a value", ctx=ctx, param=param)
         kind = param.type_descriptor.annotation
         several = param.nargs == -1 or getattr(param, "multiple", False)
         if value is None:

@@ -94,6 +94,11 @@ ClipSkipOpt = Annotated[
         metavar="N", help="Text layer to read, as A1111 counts: 1 the last, 2 the one before.", show_default=False
     ),
 ]
+InitImageOpt = Annotated[str | None, typer.Option(metavar="FILE", help="Picture to begin from.", show_default=False)]
+StrengthOpt = Annotated[
+    float | None, typer.Option(help="How much of it to change, up to 1.", show_default="the pipeline's")
+]
+MaskOpt = Annotated[str | None, typer.Option(metavar="FILE", help="White where it is to change.", show_default=False)]
 VaeOpt = Annotated[
     str | None, typer.Option(metavar="FOLDER|FILE", help="Autoencoder instead of the base's.", show_default=False)
 ]

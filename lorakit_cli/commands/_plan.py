@@ -26,7 +26,9 @@ def emit_plan(schema: str, prepared: "PreparedOutput", *, as_json: bool) -> None
 
 def settings_lines(report: "DryRunReport") -> list[str]:
     """Write the settings that are settled, as options, in one line; none where all are left to the base."""
-    words = scheduler_words(report.scheduler, report.scheduler_options, report.steps, report.guidance)
+    sides = (("--width", report.width), ("--height", report.height))
+    words = [f"{name} {value}" for name, value in sides if value is not None]
+    words += scheduler_words(report.scheduler, report.scheduler_options, report.steps, report.guidance)
     return [printable(f"settings {' '.join(words)}")] if words else []
 
 

@@ -13,14 +13,17 @@ from lorakit_cli.commands._options import (
     ClipSkipOpt,
     CompileOpt,
     ConfigOpt,
+    InitImageOpt,
     JsonOpt,
     LiteralOpt,
     LoraOpt,
     LowMemoryOpt,
+    MaskOpt,
     OffloadOpt,
     QuietOpt,
     SchedulerOpt,
     SchedulerOptionsOpt,
+    StrengthOpt,
     VaeOpt,
     VariantOpt,
     VerboseOpt,
@@ -55,7 +58,9 @@ def generate(
     base: BaseOpt = None,
     config: ConfigOpt = None,
     variant: VariantOpt = None,
-    scale: Annotated[float, typer.Option(help="Multiplies the weight of every adapter.")] = 1.0,
+    scale: Annotated[
+        float | None, typer.Option(help="Multiplies the weight of every adapter.", show_default="1.0")
+    ] = None,
     block_scales: Annotated[
         list[str] | None,
         typer.Option(
@@ -84,15 +89,9 @@ def generate(
     scheduler_option: SchedulerOptionsOpt = None,
     auto_scheduler: AutoSchedulerOpt = False,
     clip_skip: ClipSkipOpt = None,
-    init_image: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Picture to begin from.", show_default=False)
-    ] = None,
-    strength: Annotated[
-        float | None, typer.Option(help="How much of it to change, up to 1.", show_default="the pipeline's")
-    ] = None,
-    mask: Annotated[
-        str | None, typer.Option(metavar="FILE", help="White where it is to change.", show_default=False)
-    ] = None,
+    init_image: InitImageOpt = None,
+    strength: StrengthOpt = None,
+    mask: MaskOpt = None,
     vae: VaeOpt = None,
     device: Annotated[str, typer.Option(metavar="auto|cuda|mps|cpu", help="Where to compute.")] = "auto",
     dtype: Annotated[
@@ -138,7 +137,8 @@ def generate(
         prompt=prompt,
         base=base,
         adapters=parse_specs(lora),
-        scale=scale,
+        scale=1.0 if scale is None else scale,
+        scaled=scale is not None,
         block_scales=parse_block_scales(block_scales or ()),
         negative=negative,
         settings=Settings(

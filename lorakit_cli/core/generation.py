@@ -12,6 +12,7 @@ from lorakit_cli.core.base_scheduler import predicts_flow
 from lorakit_cli.core.numbers import finite
 from lorakit_cli.core.recipe import RECIPE_FILE, RECIPE_KEY
 from lorakit_cli.core.schedulers import find_sampler
+from lorakit_cli.core.stacks import stack_of
 from lorakit_cli.core.tensor_file import read_header
 from lorakit_cli.errors import BaseModelError, OptionError
 
@@ -85,9 +86,19 @@ def check(settings: Settings, base: BaseIndex) -> None:
         raise OptionError(f"--guidance {settings.guidance} is not a finite number")
     if settings.scheduler is not None:
         find_sampler(settings.scheduler, flow=predicts_flow(base))
-    if settings.clip_skip is not None and settings.clip_skip < 1:
-        raise OptionError(f"--clip-skip {settings.clip_skip}: 1 reads the last layer, 2 the one before, and so on")
+    if settings.clip_skip is not None:
+        _check_clip_skip(settings.clip_skip, base)
     _check_start(settings)
+
+
+def _check_clip_skip(counted: int, base: BaseIndex) -> None:
+    if counted < 1:
+        raise OptionError(f"--clip-skip {counted}: 1 reads the last layer, 2 the one before, and so on")
+    for name, component in base.components.items():
+        stacks = [stack_of(name, module) for module in component.modules] if component.is_clip else []
+        layers = 1 + max((stack[1] for stack in stacks if stack), default=counted)
+        if counted > layers:
+            raise OptionError(f"--clip-skip {counted}: the {name} of this base has {layers} layers")
 
 
 def _check_start(settings: Settings) -> None:

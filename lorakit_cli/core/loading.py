@@ -3,7 +3,8 @@
 import re
 from dataclasses import dataclass
 
-from lorakit_cli.errors import OptionError, did_you_mean
+from lorakit_cli.core.user_path import user_path
+from lorakit_cli.errors import BaseModelError, OptionError, did_you_mean
 
 _DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d{1,3})?", re.ASCII)
 OFFLOADS = ("model", "sequential", "group")
@@ -27,7 +28,11 @@ class Loading:
     compiled: bool = False
 
     def check(self) -> None:
-        """Raise OptionError for what no machine has."""
+        """Raise OptionError for what no machine has, BaseModelError for an autoencoder that is not there."""
+        if self.vae is not None and not user_path(self.vae).exists():
+            raise BaseModelError(
+                f"--vae {self.vae}: there is no such folder or file; `hf download` brings one from the Hub"
+            )
         if not _DEVICE.fullmatch(self.device):
             raise OptionError(f"{self.device!r} is no device; use auto, cuda, cuda:1, mps or cpu")
         if self.offload is not None and self.offload not in OFFLOADS:

@@ -33,8 +33,8 @@ def picture_parameters(made_with: Mapping[str, Any]) -> str:
         "Model hash": made_with["model_hash"],
         "Model": PurePath(recipe["base"]["source"].partition("@")[0]).name.removesuffix(".safetensors"),
         "Denoising strength": strength,
-        # Here it counts what is left out, there the layer that is taken.
-        "Clip skip": settings["clip_skip"] + 1 if settings.get("clip_skip") else None,
+        # The web UI says nothing where it reads the last layer.
+        "Clip skip": settings["clip_skip"] if settings.get("clip_skip", 1) > 1 else None,
         "Lora hashes": hashes or None,
         "Version": f"lorakit {recipe['versions']['lorakit']}",
     }

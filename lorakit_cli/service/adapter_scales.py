@@ -21,5 +21,7 @@ def adapter_scales(specs: Sequence[AdapterSpec], given: Mapping[str, BlockScales
         if name not in names:
             near = did_you_mean(name, names) or "."
             known = f"The adapters are {', '.join(names)}" if names else "No adapter is active"
+            if names and len(given) == 1:
+                known += f"; scales of one adapter are written {names[0]}=…"
             raise BlockScalesError(f"block scales name the adapter {name!r}{near} {known}")
     return {**given, **said}

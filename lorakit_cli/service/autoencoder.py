@@ -34,10 +34,8 @@ def open_vae(text: str, base: BaseIndex, dtype: torch.dtype, configs: BaseConfig
             raise BaseModelError(f"--vae {text}: a file needs the configuration of the base's own; give a folder")
         options = {"config": str(configs.folder if configs else base.path), "subfolder": "vae"}
         vae = _loaded(_class(own, text), "from_single_file", path, text, dtype, **options)
-    elif path.exists():
-        raise BaseModelError(f"--vae {text} is neither a folder nor a .safetensors file")
     else:
-        raise BaseModelError(f"--vae {text}: there is no such folder or file; `hf download` brings one from the Hub")
+        raise BaseModelError(f"--vae {text} is neither a folder nor a .safetensors file")
     wanted = own.get("latent_channels") if own else None
     given = vae.config.get("latent_channels")
     if wanted is not None and given != wanted:

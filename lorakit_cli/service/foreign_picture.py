@@ -102,8 +102,7 @@ def _values(name: str, text: str, parameters: Mapping[str, str]) -> Iterator[dic
     elif name == "Size" and (size := _SIZE.fullmatch(text)):
         yield {"width": int(size[1]), "height": int(size[2])}
     elif name == "Clip skip" and int(text) > 1:
-        # There it counts the layer that is taken, here what is left out.
-        yield {"clip_skip": int(text) - 1}
+        yield {"clip_skip": int(text)}
     elif name == "Sampler" and (sampler := from_web_ui(text, parameters.get("Schedule type", ""))):
         value: dict[str, Any] = {"scheduler": sampler.class_name}
         yield value | ({"scheduler_options": dict(sampler.options)} if sampler.options else {})

@@ -17,6 +17,8 @@ from lorakit_cli.sources.local import beside as called_alike
 
 _LONGEST = 4_000_000
 _FORMATS = ("PNG", "WEBP", "JPEG")
+# What ComfyUI calls the graph that a picture came out of, and the one that its user sees.
+_WORKFLOWS = {"prompt", "workflow"}
 _ATTRIBUTE = re.compile(rf"""lorakit:{CHUNK}=(?:"([^"<]*)"|'([^'<]*)')""")
 _ENTITIES = {"&quot;": '"', "&apos;": "'", "&#10;": "\n", "&#13;": "\r", "&#9;": "\t"}
 # What Pillow raises over files that are not what they claim to be.
@@ -34,17 +36,24 @@ def read_picture(path: Path) -> PictureTexts:
     """Read the texts of a PNG, WebP or JPEG. Raises RecipeError for what is none, or says nothing."""
     path = user_path(str(path))
     if not path.is_file():
-        near = called_alike(path) or "; give a picture that lorakit or a web UI wrote"
-        raise RecipeError(f"there is no picture {path}{near}")
+        wanted = "; give a picture that lorakit or a web UI wrote"
+        if path.is_dir():
+            raise RecipeError(f"{path} is a folder{wanted}")
+        raise RecipeError(f"there is no picture {path}{called_alike(path) or wanted}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=_FORMATS) as picture:
                 texts = _of_png(picture) if picture.format == "PNG" else _of_exif(picture)
+                is_workflow = _WORKFLOWS & picture.info.keys()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise RecipeError(f"{path} is too large a picture to be read") from error
     except _BROKEN as error:
         raise RecipeError(f"{path} cannot be read as a PNG, WebP or JPEG: {str(error) or error!r:.200}") from error
+    if texts == (None, None) and is_workflow:
+        raise RecipeError(
+            f"{path} holds a workflow of ComfyUI, which lorakit does not read; give its prompt and settings as options"
+        )
     if texts == (None, None):
         raise RecipeError(
             f"{path} does not say how it was made; programs that send or convert pictures often take that out"

@@ -48,9 +48,10 @@ class Triggers:
         """Give the prompt as it is to be used."""
         add: list[str] = []
         for adapter, words in self._stated(planned).items():
-            if has_any(", ".join([*add, prompt]), words):
+            # Who acts against its training need not be called.
+            if scale * _weight(planned, adapter) <= 0 or has_any(", ".join([*add, prompt]), words):
                 continue
-            if self.add and scale * _weight(planned, adapter) > 0:
+            if self.add:
                 add += words
                 self._added |= dict.fromkeys(words)
             else:

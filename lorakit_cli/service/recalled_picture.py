@@ -100,6 +100,8 @@ def _own(picture: PictureRecipe, beside: Path, given: Given, library: Library) -
             raise RecipeError(f"the picture names an adapter {adapter.name!r:.60}, which none can be called")
     warnings: list[str] = []
     base, variant, base_record = _base(recipe.base, beside, given, library, warnings)
+    if not Path(base).is_file():
+        picture = _without_config(picture, base, warnings)
     saved = saved_folder(base, library)
     library = library.with_entries(saved.entries()) if saved else library
     names = {adapter.name for adapter in recipe.adapters}
@@ -154,6 +156,15 @@ def _base(
         raise RecipeError(f"{found.changed}; --base PATH says where the one it was is, {_ALL_THE_SAME}")
     warnings.append(found.changed)
     return path, variant, None
+
+
+def _without_config(picture: PictureRecipe, base: str, warnings: list[str]) -> PictureRecipe:
+    """Leave out the configurations that a single file needed, where the base is a folder by now."""
+    if picture.loading.config is None and "config" not in picture.files:
+        return picture
+    warnings.append(f"the picture's --config is left out: {base} has its own configurations")
+    files = {name: file for name, file in picture.files.items() if name != "config"}
+    return replace(picture, loading=replace(picture.loading, config=None), files=files)
 
 
 def _merged(given: Options, recorded: Options, picture: PictureRecipe, beside: Path) -> Options:

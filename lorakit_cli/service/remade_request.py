@@ -30,7 +30,7 @@ def as_before(
         request.variant,
     )
     found = recall_picture(request.again, given, library)
-    scale = found.scale if request.scale == 1.0 else request.scale
+    scale = request.scale if request.scaled or request.scale != 1.0 else found.scale
     filled = replace(
         request,
         prompt=found.prompt if not lines else request.prompt,

@@ -34,7 +34,7 @@ class GenerateRequest:
     Prompts are one `prompt`, those of `prompt_file`, or that of the picture `again`, which is made once more: what is
     given beside it wins. `changed` lets base and adapters be others than the picture's. `literal`
     takes prompts as they stand; None: unless they have weights, or are too long. `auto_scheduler` takes what suits an
-    adapter for few steps where nothing else is asked for.
+    adapter for few steps where nothing else is asked for. `scaled`: the scale is asked for, even if it is 1.
     """
 
     prompt: str | None = None
@@ -60,6 +60,7 @@ class GenerateRequest:
     literal: bool | None = None
     quality: int | None = None
     auto_scheduler: bool = False
+    scaled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,9 +93,10 @@ class Session:
         values = self.values(spec, on_step)
         # diffusers makes a black picture of NaN.
         if not torch.isfinite(values).all():
+            wider = "" if self.dtype is torch.float32 else "--dtype float32 or "
             raise UnsupportedError(
                 f"seed {spec.seed} gave no picture: a value on the way does not fit {values.dtype}; "
-                "try --dtype float32 or smaller weights"
+                f"try {wider}smaller weights"
             )
         picture: Image = VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy(values))[0]
         return picture

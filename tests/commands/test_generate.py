@@ -181,7 +181,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(draw, adapters, here):
         "    unet up block_2      1    strength 0.5   9 layers",
         "    text_encoder         1    strength 0.5   8 layers",
         "changes 172 tensors: text_encoder 8, unet 164",
-        "settings --steps 2",
+        "settings --width 16 --height 16 --steps 2",
         "seeds 1 2",
         "would write a-red-heart_seed1.png",
         "would write a-red-heart_seed2.png",

@@ -111,7 +111,7 @@ def test_options_beside_it_win(lorakit, made, own):
         "seed": ((*places, "--seed", 6), (*plain, *scales, *loras, "--seed", 6, PROMPT)),
         "steps": ((*places, "--steps", 3), (*plain, *scales, *loras, "--seed", 5, "--steps", 3, PROMPT)),
         "prompt": ((*places, "a star"), (*plain, *scales, *loras, "--seed", 5, "a star")),
-        "scale": ((*places, "--scale", 2), (*plain, *scales, *loras, "--scale", 2, "--seed", 5, PROMPT)),
+        "scale": ((*places, "--scale", 1), (*plain, *scales, *loras, "--scale", 1, "--seed", 5, PROMPT)),
         "adapters": (other, (*plain, *other, "--seed", 5, PROMPT)),
         "block scales": (
             (*places, "--block-scales", 'i={"unet": 0}'),
@@ -261,6 +261,17 @@ def test_a_picture_that_says_nothing(lorakit):
         result = lorakit("generate", "--from", name)
         assert result.exit_code == 1
         assert f"error: {name} does not say how it was made" in result.stderr
+
+
+def test_a_workflow_and_a_folder_are_told_for_what_they_are(lorakit):
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_text("prompt", '{"3": {"class_type": "KSampler"}}')
+    Image.new("RGB", (8, 8)).save("comfy.png", pnginfo=chunks)
+    Path("folder").mkdir()
+    for name, message in (("comfy.png", "holds a workflow of ComfyUI"), ("folder", "is a folder; give a picture")):
+        result = lorakit("generate", "--from", name)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.startswith(f"error: {name} {message}")
 
 
 FOREIGN = (

@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline
 from diffusers import StableDiffusionPipeline as TextPipeline
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from safetensors.torch import save_file
 
 from tests.commands.conftest import names
@@ -85,6 +85,24 @@ def test_text_layers_are_counted_as_a1111_does(draw, base):
     assert not numpy.array_equal(pixels("1.png"), pixels("2.png"))
 
 
+def test_text_layers_are_told_as_a1111_counts(draw, lorakit):
+    assert draw("--clip-skip", 2, "--seed", 7, "--out", "own.png").exit_code == 0
+    with Image.open("own.png") as picture:
+        text = picture.text["parameters"]
+    assert ", Clip skip: 2," in text
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_text("parameters", text)
+    Image.new("RGB", (8, 8)).save("theirs.png", pnginfo=chunks)
+    assert draw("--from", "theirs.png", "--out", "again.png").exit_code == 0
+    assert numpy.array_equal(pixels("again.png"), pixels("own.png"))
+
+
+def test_more_text_layers_than_there_are(draw, lorakit):
+    result = draw("--clip-skip", 3)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "error: --clip-skip 3: the text_encoder of this base has 2 layers\n"
+
+
 def test_less_memory_gives_the_picture_within_rounding(draw, adapters):
     lora = ("-l", f"{adapters}/ink.safetensors:0.5", "--seed", 7)
     assert draw(*lora, "--out", "plain.png").exit_code == 0
@@ -103,6 +121,7 @@ BAD = {
         ["--init-image", "start.png", "--mask", "small.png"], 2, "has 8x8 pixels and start.png 35x24; they must agree",
     ),
     "no vae": (["--vae", "nowhere"], 1, "--vae nowhere: there is no such folder or file"),
+    "no vae, said beforehand": (["--vae", "nowhere", "--dry-run"], 1, "--vae nowhere: there is no such folder or file"),
     "empty vae": (["--vae", "."], 1, "holds no config.json"),
     "vae of another kind": (["--vae", "text.png"], 1, "is neither a folder nor a .safetensors file"),
     "unet as vae": (["--vae", "{base}/unet"], 1, "its class is UNet2DConditionModel"),

@@ -155,6 +155,8 @@ def test_missing_triggers_are_put_in_front_and_recorded(draw, library):
     assert prompt("-l", "a:0", "-l", "b:-1") == "a red heart"
     assert prompt("-l", "b", "--scale", "-1") == "a red heart"
     assert prompt("-l", "b", "-l", "c=b") == "wash, a red heart"
+    for against in (("-l", "b:-1"), ("-l", "b", "--scale", "-1"), ("-l", "b", "--scale", 0)):
+        assert draw("--dry-run", *against).stderr == ""
 
 
 def test_the_words_of_each_prompt_are_its_own(lorakit, base, library):

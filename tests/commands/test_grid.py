@@ -81,6 +81,19 @@ def test_adapters_by_pattern_and_their_weight(grid, lorakit, ink, wash):
     assert_each_cell_is_what_its_command_draws(lorakit)
 
 
+def test_how_much_of_a_picture_changes_and_what_is_drawn_anew(grid, lorakit):
+    Image.new("RGB", (24, 16), "red").save("start.png")
+    build_pipeline(seed=9).vae.save_pretrained("vae")
+    axes = ("--init-image", "start.png", "--vae", "vae", "--axis", "strength=0.5,1")
+    assert grid(*axes).stderr == "drew 2 pictures\n"
+    assert_each_cell_is_what_its_command_draws(lorakit)
+    assert grid(*axes).stderr == "drew 0 pictures, kept 2 that were there\n"
+    Image.new("RGB", (24, 16), "blue").save("start.png")
+    assert grid(*axes).stderr == "drew 2 pictures\n"
+    build_pipeline(seed=10).vae.save_pretrained("vae")
+    assert grid(*axes).stderr == "drew 2 pictures\n"
+
+
 def test_ablation_leaves_adapters_out_and_says_how_far(grid, lorakit, ink, wash):
     adapters = ("-l", f"{ink}:0.5", "-l", wash, "-l", f"third={ink}:-0.2")
     result = grid(*adapters, "--ablate", "--json")

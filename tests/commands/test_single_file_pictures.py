@@ -152,6 +152,17 @@ def test_a_picture_of_a_single_file_is_made_again(lorakit, models, here):
     assert missing.stderr.startswith("error: like, which --config was, is not here")
 
 
+def test_a_folder_in_the_place_of_a_single_file_needs_no_configurations(lorakit, models):
+    draw(lorakit, models / "sd1.safetensors", "first.png", "--config", models / "sd1")
+    again = ("generate", "--from", "first.png", "-o", "again.png", "-b", models / "sd1", "--allow-changed")
+    result = lorakit(*again)
+    assert result.exit_code == 0, result.stderr
+    assert f"warning: the picture's --config is left out: {models / 'sd1'} has its own" in result.stderr
+    assert alike(pixels("again.png"), pixels("first.png"))
+    asked = lorakit(*again, "--overwrite", "--config", models / "sd1")
+    assert "error: --config goes with a base that is a single file" in asked.stderr
+
+
 def test_a_grid_of_a_single_file(lorakit, models, here):
     ink = ("--lora", f"ink={models / 'ink-sd1.safetensors'}", "--axis", "ink=0,1")
     for base, more, out in (

@@ -59,11 +59,18 @@ def test_seeds_and_count_that_contradict():
         ("a <lora:toy:1> heart", "a heart", ["toy:1"]),
         ("<lora:toy:1>", "", ["toy:1"]),
         ("a <b> heart <3", "a <b> heart <3", []),
+        ("a <lora:My toy v1.5:0.7> heart <LORA:x_2.1> <lyco:z:1>", "a heart", ["My_toy_v1_5:0.7", "x_2_1", "z:1"]),
     ],
 )
 def test_prompt_tags(prompt, text, specs):
     rest, found = split_tags(prompt)
     assert (rest, [str(spec) for spec in found]) == (text, specs)
+
+
+@pytest.mark.parametrize("prompt", ["a heart <lora:toy:1", "<lora:>", "<lora:toy:1> <lora:<b>"])
+def test_prompt_tag_without_an_end(prompt):
+    with pytest.raises(AdapterSpecError, match="the prompt has a tag without an end, '<lora:"):
+        split_tags(prompt)
 
 
 def test_malformed_prompt_tag():

@@ -23,7 +23,10 @@ class CellKeys:
     def __init__(self, loading: Loading) -> None:
         self._common = {
             "loading": asdict(loading),
-            "config": _look_of(user_path(loading.config)) if loading.config else None,
+            **{
+                name: _look_of(user_path(path)) if path else None
+                for name, path in (("config", loading.config), ("vae", loading.vae))
+            },
             "versions": {"lorakit": __version__} | {name: version(name) for name in _LIBRARIES},
         }
         self._files: dict[Path, str] = {}
@@ -31,8 +34,10 @@ class CellKeys:
 
     def of(self, cell: GridCell) -> str:
         """Give the key of a cell: the same settings, adapters by content, and base have the same."""
+        settings = cell.spec.settings
         facts = self._common | {
             "picture": asdict(cell.spec),
+            "begun from": [self._sha256(user_path(path)) for path in (settings.init_image, settings.mask) if path],
             "scale": cell.scale,
             "base": self._base(cell.plan.base),
             "variant": cell.plan.base.variant,
