@@ -133,7 +133,9 @@ def test_it_is_read_in_the_file_and_shown_before(lorakit, base, adapters, tmp_pa
     save_file(load_file(adapters / "ink.safetensors"), path, {key: "Hyper SD15 8steps"} if key else None)
     result = lorakit("generate", "--base", base, "--lora", path, "--auto-scheduler", "--dry-run", "x")
     assert f"is a few-step adapter (Hyper-SD, by {where})" in result.stderr
-    settings = "--scheduler ddim --scheduler-option timestep_spacing=trailing --steps 8 --guidance 0"
+    settings = (
+        "--width 16 --height 16 --scheduler ddim --scheduler-option timestep_spacing=trailing --steps 8 --guidance 0"
+    )
     assert f"settings {settings}" in result.stdout.splitlines()
 
 
