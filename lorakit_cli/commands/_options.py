@@ -1,6 +1,6 @@
 """Options that two or more commands share: name, help and how the text becomes a value."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -99,6 +99,13 @@ StrengthOpt = Annotated[
     float | None, typer.Option(help="How much of it to change, up to 1.", show_default="the pipeline's")
 ]
 MaskOpt = Annotated[str | None, typer.Option(metavar="FILE", help="White where it is to change.", show_default=False)]
+_SHORT = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+DtypeOpt = Annotated[
+    Literal["auto", "fp32", "fp16", "bf16", "float32", "float16", "bfloat16"],
+    typer.Option(
+        metavar="auto|fp32|fp16|bf16", help="Precision of the weights.", callback=lambda text: _SHORT.get(text, text)
+    ),
+]
 VaeOpt = Annotated[
     str | None, typer.Option(metavar="FOLDER|FILE", help="Autoencoder instead of the base's.", show_default=False)
 ]

@@ -1,7 +1,7 @@
 """`lorakit generate`: make pictures with adapters."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -13,6 +13,7 @@ from lorakit_cli.commands._options import (
     ClipSkipOpt,
     CompileOpt,
     ConfigOpt,
+    DtypeOpt,
     InitImageOpt,
     JsonOpt,
     LiteralOpt,
@@ -94,9 +95,7 @@ def generate(
     mask: MaskOpt = None,
     vae: VaeOpt = None,
     device: Annotated[str, typer.Option(metavar="auto|cuda|mps|cpu", help="Where to compute.")] = "auto",
-    dtype: Annotated[
-        Literal["auto", "float32", "float16", "bfloat16"], typer.Option(help="Precision of the weights.")
-    ] = "auto",
+    dtype: DtypeOpt = "auto",
     offload: OffloadOpt = None,
     low_memory: LowMemoryOpt = False,
     compiled: CompileOpt = False,

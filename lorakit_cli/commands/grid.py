@@ -1,6 +1,6 @@
 """`lorakit grid`: many pictures side by side that differ in one, two or three ways."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -12,6 +12,7 @@ from lorakit_cli.commands._options import (
     ClipSkipOpt,
     CompileOpt,
     ConfigOpt,
+    DtypeOpt,
     InitImageOpt,
     JsonOpt,
     LiteralOpt,
@@ -92,9 +93,7 @@ def grid(
     low_memory: LowMemoryOpt = False,
     compiled: CompileOpt = False,
     device: Annotated[str, typer.Option(metavar="auto|cuda|mps|cpu", help="Where to compute.")] = "auto",
-    dtype: Annotated[
-        Literal["auto", "float32", "float16", "bfloat16"], typer.Option(help="Precision of the weights.")
-    ] = "auto",
+    dtype: DtypeOpt = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Draw all pictures of a grid anew.")] = False,
     attach: Annotated[bool, typer.Option("--attach", help="Run adapters through peft instead of fusing them.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse adapters that match only in part.")] = False,

@@ -26,6 +26,9 @@ from lorakit_cli.service.planning import Planned, make_plan
 from lorakit_cli.service.prompt_lines import PromptLine, Triggers, plan_warnings, read_line, require_text
 from lorakit_cli.sources.library import Library, open_library
 
+# What a guided model draws is taken for what two runs would give.
+_WITHOUT_NEGATIVE = ("FluxPipeline",)
+
 
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
@@ -150,6 +153,8 @@ def prepare_unsuited(request: GenerateRequest) -> Prepared:
     Raises LorakitError.
     """
     require_text("negative prompt", request.negative or "")
+    if request.changed and not request.again:
+        raise OptionError("--allow-changed goes with --from, and no picture is made again here")
     library = open_library()
     lines, before, fixed = _prompts(request), Before(), None
     told: tuple[str, ...] = ()
@@ -192,7 +197,7 @@ def prepare_unsuited(request: GenerateRequest) -> Prepared:
         ),
         tuple(numbers[choice.specs] for choice in chosen for _ in seeds),
         _names(request, lines, seeds),
-        (*told, *plan_warnings(tuple(planned.values())), *triggers.warnings(len(lines))),
+        (*told, *_unheard(request, base), *plan_warnings(tuple(planned.values())), *triggers.warnings(len(lines))),
         (*next(iter(planned.values())).notes, *assumed, *triggers.notes()),
         before,
         Asked(given, request.settings if request.again else None, auto=request.auto_scheduler),
@@ -207,6 +212,12 @@ def _assumed(request: GenerateRequest, base: BaseIndex) -> tuple[str, ...]:
         find_configs(base, loading.config, ("vae",) if loading.vae else ())
     remark = remark_on(base, request.settings) if single and loading.config is None else None
     return (remark,) if remark else ()
+
+
+def _unheard(request: GenerateRequest, base: BaseIndex) -> tuple[str, ...]:
+    if request.negative and base.class_name in _WITHOUT_NEGATIVE:
+        return (f"--negative changes nothing: a {base.class_name} draws from the prompt alone",)
+    return ()
 
 
 def _names(request: GenerateRequest, lines: Sequence[PromptLine], seeds: Sequence[int]) -> PictureNames:

@@ -4,12 +4,14 @@ import hashlib
 import json
 from pathlib import Path
 
+import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from lorakit_cli import __version__
 from tests.commands.conftest import names
 from tests.tiny import rewrite
+from tests.whole_flux import build_whole_flux
 
 
 def chunks(path):
@@ -266,3 +268,21 @@ def test_overwrite(draw):
 
 def test_an_empty_prompt_is_a_prompt(draw):
     assert draw("--seed", 1, prompt="").stdout == "picture_seed1.png\n"
+
+
+@pytest.mark.parametrize(("asked", "dtype"), [("bf16", "bfloat16"), ("fp32", "float32"), ("bfloat16", "bfloat16")])
+def test_dtypes_go_by_both_their_names(lorakit, base, here, asked, dtype):
+    result = lorakit("generate", "--base", base, "--steps", 1, "--dtype", asked, "--json", "a red heart")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["dtype"] == dtype
+
+
+def test_a_negative_prompt_that_is_not_heard_is_said_to_be(lorakit, here):
+    build_whole_flux().save_pretrained("flux")
+    small = ("--base", "flux", "--steps", 1, "--width", 16, "--height", 16, "--seed", 0, "a red heart")
+    heard = lorakit("generate", *small, "--negative", "blue", "--out", "a.png")
+    assert "--negative changes nothing: a FluxPipeline draws from the prompt alone" in heard.stderr
+    plain = lorakit("generate", *small, "--out", "b.png")
+    assert "--negative" not in plain.stderr
+    with Image.open("a.png") as one, Image.open("b.png") as other:
+        assert one.tobytes() == other.tobytes()

@@ -31,6 +31,7 @@ BAD = {
     "prompts twice": (["--prompt-file", "there.png"], 2, "both PROMPT and --prompt-file are given"),
     "no picture": (["--from", "nowhere.png"], 1, "there is no picture nowhere.png; did you mean there.png?"),
     "no picture at all": (["--from", "there.png"], 1, "there.png cannot be read as a PNG, WebP or JPEG"),
+    "changes of no picture": (["--allow-changed"], 2, "--allow-changed goes with --from"),
     "size": (["--width", "17"], 2, "multiples of 8 pixels; the nearest are 16 and 24"),
     "no size": (["--height", "0"], 2, "multiples of 8 pixels"),
     "negative size": (["--height", "-8"], 2, "multiples of 8 pixels"),
