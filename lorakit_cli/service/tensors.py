@@ -1,14 +1,8 @@
-"""Read tensors of adapter and base files with plain reads, each file opened once, by any number of threads.
-
-Mapped files would count as memory of this process, as much as was ever read of them.
-"""
+"""Read tensors of adapter and base files to the device that computes with them."""
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -18,10 +12,9 @@ from lorakit_cli.core.delta import in_layer_order
 from lorakit_cli.core.lora_file import LoraLayer
 from lorakit_cli.core.match import Part
 from lorakit_cli.core.plan import Term
-from lorakit_cli.core.positional import read_into
-from lorakit_cli.core.tensor_file import TensorFile, read_header
 from lorakit_cli.errors import CorruptFileError
 from lorakit_cli.service.dtypes import TORCH_DTYPES
+from lorakit_cli.service.tensor_bytes import TensorBytes
 
 
 class KeptTensors:
@@ -47,23 +40,13 @@ class KeptTensors:
                 self._tensors[path, name] = tensor
 
 
-class TensorReader:
+class TensorReader(TensorBytes):
     """Reads tensors to one device; with `kept`, small ones only once."""
 
     def __init__(self, device: torch.device, kept: KeptTensors | None = None) -> None:
+        super().__init__()
         self.device = device
         self._kept = kept
-        self._stack = ExitStack()
-        self._files: dict[Path, tuple[TensorFile, int]] = {}
-        self._opening = Lock()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
 
     def read(self, path: Path, name: str, rows: tuple[int, int] | None = None) -> Tensor:
         """Read one tensor or some of its rows. Raises CorruptFileError where the file has changed since its header."""
@@ -76,37 +59,12 @@ class TensorReader:
         return tensor
 
     def _read(self, path: Path, name: str, rows: tuple[int, int] | None) -> Tensor:
-        try:
-            header, number = self._opened(path)
-            info = header.tensors[name]
-            shape, begin, end = info.shape, info.begin, info.end
-            if rows is not None:
-                width = (end - begin) // shape[0]
-                shape, begin, end = (rows[1] - rows[0], *shape[1:]), begin + rows[0] * width, begin + rows[1] * width
-            data = torch.empty(end - begin, dtype=torch.uint8)
-            if read_into(number, data.numpy().data, begin) < end - begin:
-                raise CorruptFileError(f"{path} has been cut off since its header was read")
-        except KeyError as error:
-            raise CorruptFileError(f"{path} has changed since its header was read: {name} is missing") from error
-        except OSError as error:
-            raise CorruptFileError(f"{path}: {name} cannot be read: {error.strerror}") from error
-        return data.view(TORCH_DTYPES[info.dtype]).view(shape).to(self.device)
-
-    def dtype(self, path: Path, name: str) -> str:
-        """Give the dtype of a tensor as safetensors spells it. Raises CorruptFileError or OSError."""
-        return self._opened(path)[0].tensors[name].dtype
-
-    def open(self, path: Path) -> int:
-        """Give the number of a file that stays open as long as this reader. Raises CorruptFileError or OSError."""
-        return self._opened(path)[1]
-
-    def _opened(self, path: Path) -> tuple[TensorFile, int]:
-        with self._opening:
-            if path not in self._files:
-                header = read_header(path)
-                file = self._stack.enter_context(path.open("rb", buffering=0))
-                self._files[path] = header, file.fileno()
-            return self._files[path]
+        place = self.find(path, name, rows)
+        if place.dtype not in TORCH_DTYPES:
+            raise CorruptFileError(f"{path}: {name} is {place.dtype}, a dtype that torch has not")
+        data = torch.empty(place.end - place.begin, dtype=torch.uint8)
+        self.fill(path, name, place, data.numpy().data)
+        return data.view(TORCH_DTYPES[place.dtype]).view(place.shape).to(self.device)
 
     def factors(self, term: Term) -> Mapping[str, Tensor]:
         """Read the factors of a term, by role. Raises CorruptFileError where they are not those of the plan."""
