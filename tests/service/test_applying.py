@@ -231,7 +231,6 @@ def test_a_layer_that_peft_does_not_run_is_not_attached(base, adapters, tmp_path
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_cuda_equals_fp64_too(base, adapters):
     plan = plan_of(base, adapters, "ink.safetensors:0.75")
     pipeline = open_pipeline(plan.base, choose_device("cuda"), torch.float16)

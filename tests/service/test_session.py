@@ -89,7 +89,6 @@ def test_an_adapter_for_what_was_replaced_is_refused(plans, base, monkeypatch):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("how", ["model", "sequential", "group"])
 def test_offloaded_from_cuda(plans, how):
     whole = Session(plans[0].base, Loading(device="cuda"))
