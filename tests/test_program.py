@@ -113,6 +113,28 @@ def test_adapters_are_saved_without_any_heavy_library(base, adapters, here, opti
     assert (here / "set" / "adapters" / "ink.safetensors").is_file()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["resize", "{ink}", "--rank", "2", "--out", "new.safetensors"],
+        ["resize", "{ink}", "--size", "200KB", "--to", "kohya", "--dtype", "bf16", "--out", "new.safetensors"],
+        ["merge", "-l", "{ink}", "-l", "{wash}:0.5", "--out", "new.safetensors"],
+        ["merge", "-l", "{ink}", "-l", "{wash}:0.5", "--rank", "3", "--out", "new.safetensors"],
+        ["merge", "-l", "{ink}", "-l", "{wash}:0.5", "--analyze"],
+    ],
+)
+def test_products_of_factors_are_done_with_before_torch_would_have_started(base, adapters, here, arguments):
+    places = {name: adapters / f"{name}.safetensors" for name in ("ink", "wash")}
+    arguments = [*(part.format(**places) for part in arguments), "--base", str(base)]
+    code = (
+        "import sys\nfrom lorakit_cli.app import app\n"
+        f"try: app({arguments!r})\nexcept SystemExit as end: code = end.code\n"
+        f"print([name for name in {HEAVY} if name in sys.modules], code, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == "['numpy'] 0"
+
+
 def complete(line, shell="zsh", code="from lorakit_cli.app import main; main()"):
     variables = os.environ | {"_LORAKIT_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": line}
     variables |= {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}

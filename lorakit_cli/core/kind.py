@@ -1,12 +1,15 @@
 """One adapter algorithm: the parts its layers have, what shape they give, and what they come to."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from lorakit_cli.core.record import Record
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
+
+Array = TypeVar("Array", "Tensor", "NDArray[Any]")
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
@@ -44,6 +47,13 @@ class Thin(NamedTuple):
 
     inner: Callable[[Shapes], int]
     factors: Callable[[Factors, float], tuple["Tensor", "Tensor"]]
+
+
+class Product(Protocol):
+    """What gives two matrices whose product is the delta, of torch's tensors or of numpy's arrays."""
+
+    def __call__(self, factors: Mapping[str, Array], scale: float) -> tuple[Array, Array]:
+        """Give `[out, rank]`, with the scale in it, and `[rank, in * kernel]`."""
 
 
 class Kind(Record):
@@ -87,5 +97,5 @@ class Kind(Record):
     beside: tuple["Kind", ...] = ()
     whole_numbers: frozenset[str] = frozenset()
     by_row: frozenset[str] = frozenset()
-    product: Callable[[Factors, float], tuple["Tensor", "Tensor"]] | None = None
+    product: Product | None = None
     thin: Thin | None = None

@@ -5,9 +5,10 @@ https://github.com/kohya-ss/sd-scripts/blob/main/networks/merge_lora.py. DyLoRA,
 factors differently and write them alike.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from lorakit_cli.core.kind import Factors, Kind, Settings, Shape, Shapes
+from lorakit_cli.core.kind import Array, Factors, Kind, Settings, Shape, Shapes
 from lorakit_cli.kinds.norms import lora_norm
 from lorakit_cli.kinds.shapes import require_same_rank, require_values
 
@@ -58,13 +59,14 @@ def _delta_shape(shapes: Shapes) -> Shape:
     return (shapes["up"][0], *shapes["down"][1:])
 
 
-def _product(factors: Factors, scale: float) -> tuple["Tensor", "Tensor"]:
+def _product(factors: Mapping[str, Array], scale: float) -> tuple[Array, Array]:
     """Give `scale * up`, `[out, rank]`, and `down`, `[rank, in * kernel]`.
 
     A kernel in down and a 1x1 kernel in up, one after the other, are one convolution with their product.
     """
     # The thin factor takes the scale: the product needs no second pass.
-    return factors["up"].flatten(1) * scale, factors["down"].flatten(1)
+    up, down = factors["up"], factors["down"]
+    return up.reshape(len(up), -1) * scale, down.reshape(len(down), -1)
 
 
 def _delta(factors: Factors, scale: float, base: "Tensor | None", settings: Settings) -> "Tensor":

@@ -1,23 +1,24 @@
 """The layers of the new adapter: those of factors, and beside them what is no matrix, summed value by value."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from lorakit_cli.core.factored_layer import factored_layer
 from lorakit_cli.core.lora_file import LoraLayer
 from lorakit_cli.core.merge_slots import MergeSlot
 from lorakit_cli.core.new_layer import NewLayer
 from lorakit_cli.core.new_tensor import Computed, NewTensor
+from lorakit_cli.core.tensor_info import BIT_SIZES
 from lorakit_cli.errors import UnsupportedError
 from lorakit_cli.service.decomposing import Total
-from lorakit_cli.service.dtypes import TORCH_DTYPES
-from lorakit_cli.service.slot_values import dtype_of, whole
-from lorakit_cli.service.stored_factors import StoredFactors, to_bytes
-from lorakit_cli.service.tensors import TensorReader
+from lorakit_cli.service.factor_reader import FactorReader
+from lorakit_cli.service.slot_factors import dtype_of
+from lorakit_cli.service.stored_factors import StoredFactors
+from lorakit_cli.service.stored_values import as_bytes, rounded, widened
 
-_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 # A bias that stood beside factors stands alone in what is written.
 _ALONE = {"lora-bias": ("bias", "bias_diff")}
 
@@ -25,42 +26,45 @@ _ALONE = {"lora-bias": ("bias", "bias_diff")}
 def factored_layers(results: Sequence[StoredFactors]) -> tuple[NewLayer, ...]:
     """Write what has factors; a module without any is left out."""
     return tuple(
-        factored_layer(
-            result.slot.place, result.rank, _NAMES[result.dtype], result.up, result.down, _sources(result.slot)
-        )
+        factored_layer(result.slot.place, result.rank, result.dtype, result.up, result.down, _sources(result.slot))
         for result in results
         if result.rank
     )
 
 
-def layers_of_ranks(
-    slots: Sequence[MergeSlot], ranks: Sequence[int], dtypes: Sequence[torch.dtype]
-) -> Iterator[NewLayer]:
+def layers_of_ranks(slots: Sequence[MergeSlot], ranks: Sequence[int], dtypes: Sequence[str]) -> Iterator[NewLayer]:
     """Give layers as they will be, for their sizes alone."""
     for slot, rank, dtype in zip(slots, ranks, dtypes, strict=True):
         if rank:
             rows, columns = slot.matrix
-            up, down = (Computed(rank * size * dtype.itemsize, bytes) for size in (rows, columns))
-            yield factored_layer(slot.place, rank, _NAMES[dtype], up, down, ())
+            up, down = (Computed(rank * size * BIT_SIZES[dtype] // 8, bytes) for size in (rows, columns))
+            yield factored_layer(slot.place, rank, dtype, up, down, ())
 
 
 def vector_layers(
-    slots: Sequence[MergeSlot], reader: TensorReader, dtype: torch.dtype | None, total: Total = whole
+    slots: Sequence[MergeSlot], reader: FactorReader, dtype: str | None, total: Total | None = None
 ) -> tuple[NewLayer, ...]:
     """Write the sums of norms and biases, or what else `total` makes of them.
 
     Raises UnsupportedError for values that the dtype cannot hold.
     """
-    return tuple(_vector(slot, total(slot, reader), dtype or dtype_of(slot, reader)) for slot in slots)
+    if not slots:
+        return ()
+    from lorakit_cli.service.slot_values import whole
+
+    changes = ((total or whole)(slot, reader.tensors).cpu().numpy() for slot in slots)
+    return tuple(
+        _vector(slot, change, dtype or dtype_of(slot, reader)) for slot, change in zip(slots, changes, strict=True)
+    )
 
 
-def _vector(slot: MergeSlot, change: Tensor, dtype: torch.dtype) -> NewLayer:
+def _vector(slot: MergeSlot, change: NDArray[Any], dtype: str) -> NewLayer:
     place, layer = slot.place, slot.contributions[0].share.layer
     kind, role = _ALONE.get(layer.kind.name) or (layer.kind.name, next(iter(layer.keys)))
-    values = change.to(dtype)
-    if not torch.isfinite(values).all():
+    data = as_bytes(rounded(change, dtype))
+    if not np.isfinite(widened(data, dtype, np.float64)).all():
         raise UnsupportedError(f"{place.stem} has values that its dtype cannot hold; choose --dtype bf16 or fp32")
-    tensor = NewTensor(place.tensor_name(role), _NAMES[dtype], place.shape, (to_bytes(values),))
+    tensor = NewTensor(place.tensor_name(role), dtype, place.shape, (data.tobytes(),))
     return NewLayer(place.stem, place.component, place.name, kind, 0, 1.0, (tensor,), _sources(slot))
 
 

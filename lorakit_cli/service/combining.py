@@ -3,8 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.merge_slots import MergeSlot
 from lorakit_cli.core.new_layer import NewLayer
@@ -14,34 +12,34 @@ from lorakit_cli.core.target_layout import TargetLayout
 from lorakit_cli.service.combined_layers import layers_of_ranks, vector_layers
 from lorakit_cli.service.converted_file import by_component, header_metadata
 from lorakit_cli.service.decomposing import Total, spectra
+from lorakit_cli.service.factor_reader import FactorReader
 from lorakit_cli.service.lanes import Progress
 from lorakit_cli.service.merge_report import LayerResult
 from lorakit_cli.service.rank_choice import rule_by_module, rules_within
 from lorakit_cli.service.reducing import reduce_rank
-from lorakit_cli.service.slot_values import dtype_of
+from lorakit_cli.service.slot_factors import dtype_of
 from lorakit_cli.service.stored_factors import StoredFactors
-from lorakit_cli.service.tensors import TensorReader
 from lorakit_cli.service.written_adapter import PEFT
 
 # Gives the metadata of the new file for the ranks of its layers.
 Metadata = Callable[[Sequence[int]], Mapping[str, str]]
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+DTYPES = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the new adapter is to be: its base, layout, dtype (None: as it is) and metadata."""
+    """What the new adapter is to be: its base, layout, dtype as safetensors spells it (None: as it is) and metadata."""
 
     base: BaseIndex
     target: TargetLayout
-    dtype: torch.dtype | None
+    dtype: str | None
     metadata: Metadata
 
 
 def reduced(
     matrices: Sequence[MergeSlot],
     vectors: Sequence[MergeSlot],
-    reader: TensorReader,
+    reader: FactorReader,
     rule: RankRule,
     wanted: Wanted,
     *,

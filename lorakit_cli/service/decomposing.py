@@ -4,27 +4,34 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from lorakit_cli.core.merge_slots import MergeSlot
 from lorakit_cli.core.rank_rule import RankRule
 from lorakit_cli.errors import UnsupportedError
-from lorakit_cli.service.dense_rank import left_out, singular_values, truncated_svd
+from lorakit_cli.service.factor_reader import FactorReader
 from lorakit_cli.service.lanes import Job, Progress, run_side_by_side
 from lorakit_cli.service.low_rank import Factored, factor
-from lorakit_cli.service.slot_values import inner_size, stacked, whole
-from lorakit_cli.service.tensors import TensorReader
+from lorakit_cli.service.slot_factors import device_of, inner_size, stacked
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from lorakit_cli.service.tensors import TensorReader
+
+# So many multiplications take two cores some ten seconds, and torch with a GPU two before it begins.
+_WORTH_A_GPU = 2e11
 # Values of both factors that are worked on at once: 8 MB in fp64, and enough of them to keep a GPU at work.
 _ELEMENTS, _ELEMENTS_ON_GPU = 1 << 20, 1 << 26
 # What a Gram matrix in fp64 leaves of a singular value that is none, relative to the largest.
 _SQUARED = 1e-7
 
 # Gives the matrix to decompose for a module.
-Total = Callable[[MergeSlot, TensorReader], Tensor]
+Total = Callable[[MergeSlot, "TensorReader"], "Tensor"]
 # Says what to keep of a module.
 RuleOf = Callable[[MergeSlot], RankRule]
 
@@ -38,8 +45,8 @@ class Decomposed:
     """
 
     slot: MergeSlot
-    up: Tensor
-    down: Tensor
+    up: NDArray[Any]
+    down: NDArray[Any]
     norm: float
     tail: float
 
@@ -53,7 +60,7 @@ class _Batch(NamedTuple):
 
 def decompose_each(
     slots: Sequence[MergeSlot],
-    reader: TensorReader,
+    reader: FactorReader,
     rule_of: RuleOf,
     use: Callable[[Decomposed], None],
     *,
@@ -64,6 +71,7 @@ def decompose_each(
 
     Never builds the change of a module that all have factors for. Raises UnsupportedError for one that is not finite.
     """
+    gpu = _gpu(slots, total)
 
     def job(batch: _Batch) -> Job:
         def run() -> int:
@@ -71,39 +79,67 @@ def decompose_each(
                 (slot,) = batch.slots
                 use(_from_matrix(slot, _matrix(slot, reader, total), rule_of(slot)))
             else:
-                for one in _from_factors(batch.slots, batch.inner, reader, rule_of):
+                for one in _from_factors(batch.slots, batch.inner, reader, rule_of, gpu):
                     use(one)
             return len(batch.slots)
 
         return run
 
-    run_side_by_side(map(job, _batches(slots, reader.device, total)), reader.device, progress)
+    _run(job, slots, reader, gpu, total, progress)
 
 
 def spectra(
-    slots: Sequence[MergeSlot], reader: TensorReader, total: Total | None = None, progress: Progress | None = None
+    slots: Sequence[MergeSlot], reader: FactorReader, total: Total | None = None, progress: Progress | None = None
 ) -> list[Sequence[float]]:
     """List the singular values of each module's change, the largest first, without those that are nothing."""
     done: dict[int, Sequence[float]] = {}
+    gpu = _gpu(slots, total)
 
     def job(batch: _Batch) -> Job:
         def run() -> int:
             if batch.inner is None:
+                from lorakit_cli.service.dense_rank import singular_values
+
                 (slot,) = batch.slots
                 values = singular_values(_matrix(slot, reader, total))
                 done[id(slot)] = [value for value in values if value > _SQUARED * values[0]]
             else:
-                _, found = _factored(batch.slots, batch.inner, reader)
+                _, found = _factored(batch.slots, batch.inner, reader, gpu)
                 done.update(zip(map(id, batch.slots), found, strict=True))
             return len(batch.slots)
 
         return run
 
-    run_side_by_side(map(job, _batches(slots, reader.device, total)), reader.device, progress)
+    _run(job, slots, reader, gpu, total, progress)
     return [done[id(slot)] for slot in slots]
 
 
-def _batches(slots: Sequence[MergeSlot], device: torch.device, total: Total | None) -> Iterator[_Batch]:
+def _run(
+    job: Callable[[_Batch], Job],
+    slots: Sequence[MergeSlot],
+    reader: FactorReader,
+    gpu: "torch.device | None",
+    total: Total | None,
+    progress: Progress | None,
+) -> None:
+    batches = list(_batches(slots, _ELEMENTS_ON_GPU if gpu else _ELEMENTS, total))
+    whole = any(batch.inner is None for batch in batches)
+    device = reader.tensors.device if whole else gpu or device_of(slots, reader)
+    run_side_by_side(map(job, batches), device, progress)
+
+
+def _gpu(slots: Sequence[MergeSlot], total: Total | None) -> "torch.device | None":
+    """Give the GPU that factors are to be decomposed on, None where there is none or it would take longer."""
+    inner = [0 if total else inner_size(slot) or 0 for slot in slots]
+    if sum(sum(slot.matrix) * size**2 for slot, size in zip(slots, inner, strict=True)) < _WORTH_A_GPU:
+        return None
+    from lorakit_cli.service.devices import fp64_device
+
+    device = fp64_device()
+    return None if device.type == "cpu" else device
+
+
+def _batches(slots: Sequence[MergeSlot], most: int, total: Total | None) -> Iterator[_Batch]:
     if total:
         yield from (_Batch((slot,), None) for slot in sorted(slots, key=lambda slot: -prod(slot.matrix)))
         return
@@ -116,43 +152,59 @@ def _batches(slots: Sequence[MergeSlot], device: torch.device, total: Total | No
             alike.setdefault((*slot.matrix, inner), []).append(slot)
     # The largest first, so that no thread is left with one at the end.
     for (rows, columns, inner), own in sorted(alike.items(), key=lambda item: -sum(item[0][:2]) * item[0][2]):
-        most = _ELEMENTS if device.type == "cpu" else _ELEMENTS_ON_GPU
         size = max(1, most // ((rows + columns) * inner))
         for begin in range(0, len(own), size):
             yield _Batch(tuple(own[begin : begin + size]), inner)
 
 
 def _from_factors(
-    slots: Sequence[MergeSlot], inner: int, reader: TensorReader, rule_of: RuleOf
+    slots: Sequence[MergeSlot], inner: int, reader: FactorReader, rule_of: RuleOf, gpu: "torch.device | None"
 ) -> Iterator[Decomposed]:
-    found, spectra = _factored(slots, inner, reader)
+    found, spectra = _factored(slots, inner, reader, gpu)
     for place, (slot, values) in enumerate(zip(slots, spectra, strict=True)):
         rank = rule_of(slot).count(values)
-        yield Decomposed(slot, *found.balanced(place, rank), math.hypot(*values), math.hypot(*values[rank:]))
+        up, down = found.balanced(place, rank)
+        if gpu:
+            up, down = up.cpu().numpy(), down.cpu().numpy()
+        yield Decomposed(slot, up, down, math.hypot(*values), math.hypot(*values[rank:]))
 
 
-def _factored(slots: Sequence[MergeSlot], inner: int, reader: TensorReader) -> tuple[Factored, list[list[float]]]:
+def _factored(
+    slots: Sequence[MergeSlot], inner: int, reader: FactorReader, gpu: "torch.device | None"
+) -> tuple[Factored[Any], list[list[float]]]:
     """Factor modules together, and give the singular values of each, without those that are nothing."""
     rows, columns = slots[0].matrix
-    lefts = torch.zeros(len(slots), rows, inner, dtype=torch.float64, device=reader.device)
-    rights = lefts.new_empty(len(slots), inner, columns)
+    lefts, rights = np.zeros((len(slots), rows, inner)), np.empty((len(slots), inner, columns))
     for place, slot in enumerate(slots):
         stacked(slot, reader, lefts[place], rights[place])
-    found = factor(lefts, rights)
+    found: Factored[Any]
+    if gpu:
+        import torch
+
+        found = factor(torch.from_numpy(lefts).to(gpu), torch.from_numpy(rights).to(gpu))
+    else:
+        found = factor(lefts, rights)
     both = zip(found.values.tolist(), found.floor.tolist(), strict=True)
     return found, [[value for value in values if value > floor] for values, floor in both]
 
 
-def _matrix(slot: MergeSlot, reader: TensorReader, total: Total | None) -> Tensor:
+def _matrix(slot: MergeSlot, reader: FactorReader, total: Total | None) -> "Tensor":
     """Give the whole change of a module. Raises UnsupportedError where its values do not fit their dtype."""
-    matrix = (total or whole)(slot, reader)
+    import torch
+
+    from lorakit_cli.service.slot_values import whole
+
+    matrix = (total or whole)(slot, reader.tensors)
     # A sum is quicker, and finite only where all values are.
     if not math.isfinite(matrix.sum()) and not torch.isfinite(matrix).all():
         raise UnsupportedError(f"the change of {slot.place.stem} is too large to be decomposed; try smaller weights")
     return matrix
 
 
-def _from_matrix(slot: MergeSlot, matrix: Tensor, rule: RankRule) -> Decomposed:
+def _from_matrix(slot: MergeSlot, matrix: "Tensor", rule: RankRule) -> Decomposed:
+    from lorakit_cli.service.dense_rank import left_out, truncated_svd
+
     found = truncated_svd(matrix, rule)
     up, down = found.balanced()
-    return Decomposed(slot, up, down, math.sqrt(found.total), left_out(matrix, up, down))
+    tail = left_out(matrix, up, down)
+    return Decomposed(slot, up.cpu().numpy(), down.cpu().numpy(), math.sqrt(found.total), tail)

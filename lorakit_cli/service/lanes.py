@@ -5,11 +5,14 @@ of two cores and of sixty-four, and reading and writing go on while others compu
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 # More would only wait for the disk, and each has buffers of its own.
 _MOST = 16
@@ -20,10 +23,11 @@ Job = Callable[[], int]
 Progress = Callable[[int], None]
 
 
-def run_side_by_side(jobs: Iterable[Job], device: torch.device, progress: Progress | None = None) -> None:
+def run_side_by_side(jobs: Iterable[Job], device: "torch.device | None", progress: Progress | None = None) -> None:
     """Run jobs on as many threads as there are cores; `progress` is given what each returns.
 
-    The first job that raises ends it: jobs that have not begun are left, and its exception is raised.
+    `device` is what torch computes on, None for jobs that do without it; torch is to be there before, not loaded by a
+    job. The first job that raises ends it: jobs that have not begun are left, and its exception is raised.
     """
     with _single_threads(), ThreadPoolExecutor(_count(device)) as pool:
         waiting: set[Future[int]] = set()
@@ -57,22 +61,32 @@ def _ended(waiting: set[Future[int]]) -> Iterator[int]:
 
 
 def _without_gradients(job: Job) -> int:
-    # The mode belongs to the thread.
-    with torch.no_grad():
+    # These belong to the thread: values that are not finite are looked for where they matter.
+    with ExitStack() as modes:
+        if numpy := sys.modules.get("numpy"):
+            modes.enter_context(numpy.errstate(all="ignore"))
+        if torch := sys.modules.get("torch"):
+            modes.enter_context(torch.no_grad())
         return job()
 
 
-def _count(device: torch.device) -> int:
+def _count(device: "torch.device | None") -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MOST) if device.type == "cpu" else min(cores, _BESIDE_A_GPU)
+    return min(cores, _MOST if device is None or device.type == "cpu" else _BESIDE_A_GPU)
 
 
 @contextmanager
 def _single_threads() -> Iterator[None]:
-    """Let torch use one thread in each of the threads that are started meanwhile."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    """Let numpy and torch use one thread in each of the threads that are started meanwhile."""
+    from threadpoolctl import threadpool_limits
+
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else 0
+    with threadpool_limits(1, "blas"):
+        if torch:
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            if torch:
+                torch.set_num_threads(before)

@@ -8,13 +8,22 @@ R and S are the Cholesky factors of `left^T left` and `right right^T`, columns b
 `left R^-1`: nothing but products, several times as fast as Householder's QR. Squaring costs digits where columns are
 close to dependent; how close is measured, and beyond a limit it is Householder's after all, which works on the values
 themselves.
+
+The arrays are numpy's, or torch's on a GPU: what is called here has one name and one meaning in both.
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Array = TypeVar("Array", NDArray[Any], "Tensor")
 
 # What rounding leaves of a value that is none, relative to the sizes of what was summed.
 _NOTHING = 1e-14
@@ -23,7 +32,7 @@ _CONDITION = 1e4
 
 
 @dataclass(frozen=True, slots=True)
-class Factored:
+class Factored(Generic[Array]):
     """Products of one shape as `U diag(values) V^T`, the vectors not yet multiplied out.
 
     `values` is `[batch, q]`, the largest first; those not above `floor`, `[batch]`, are what rounding left of none.
@@ -31,32 +40,40 @@ class Factored:
     of the batch; each has the roots of the singular values, so that neither holds extreme numbers.
     """
 
-    values: Tensor
-    floor: Tensor
-    balanced: Callable[[int, int], tuple[Tensor, Tensor]]
+    values: Array
+    floor: Array
+    balanced: Callable[[int, int], tuple[Array, Array]]
 
 
-def factor(left: Tensor, right: Tensor) -> Factored:
+def factor(left: Array, right: Array) -> Factored[Array]:
     """Find the singular values of products `[batch, m, r] @ [batch, r, n]`, given in fp64 and finite."""
+    of = _library(left)
+    squares = left.mT @ left, right @ right.mT
+    lengths = [of.sqrt(of.linalg.diagonal(square)) for square in squares]
+    floor = _NOTHING * (lengths[0] * lengths[1]).sum(1)
     if left.shape[2] <= min(left.shape[1], right.shape[2]):
-        squares = left.mT @ left, right @ right.mT
-        triangles = _triangle(squares[0]), _triangle(squares[1])
+        triangles = [_triangle(*each, of) for each in zip(squares, lengths, strict=True)]
         if triangles[0] is not None and triangles[1] is not None:
-            lengths = [square.diagonal(dim1=1, dim2=2).sqrt() for square in squares]
-            return _by_squares(left, right, triangles[0], triangles[1], _NOTHING * (lengths[0] * lengths[1]).sum(1))
-    return _by_reflections(left, right, _NOTHING * (left.norm(dim=1) * right.norm(dim=2)).sum(1))
+            return _by_squares(left, right, triangles[0], triangles[1], floor, of)
+    return _by_reflections(left, right, floor, of)
 
 
-def _triangle(squares: Tensor) -> tuple[Tensor, Tensor] | None:
+def _library(array: object) -> Any:
+    torch = sys.modules.get("torch")
+    return torch if torch and isinstance(array, torch.Tensor) else np
+
+
+def _triangle(squares: Array, lengths: Array, of: Any) -> tuple[Array, Array] | None:
     """Give R with `R^T R` the matrices, and its inverse; None where that costs too many digits."""
-    lengths = squares.diagonal(dim1=1, dim2=2).sqrt()
-    inverse = 1 / lengths
-    lower, failed = torch.linalg.cholesky_ex(squares * inverse[:, :, None] * inverse[:, None])
-    if bool(failed.any()):
+    if bool((lengths == 0).any()):
         return None
-    identity = torch.eye(lower.shape[1], dtype=lower.dtype, device=lower.device).expand_as(lower)
-    turned = torch.linalg.solve_triangular(lower, identity, upper=False)
-    conditions = lower.norm(dim=(1, 2)) * turned.norm(dim=(1, 2))
+    inverse = 1 / lengths
+    try:
+        lower = of.linalg.cholesky(squares * inverse[:, :, None] * inverse[:, None])
+    except of.linalg.LinAlgError:
+        return None
+    turned = of.linalg.inv(lower)
+    conditions = of.sqrt((lower * lower).sum((1, 2)) * (turned * turned).sum((1, 2)))
     # Not a number is not below the limit either.
     if not bool((conditions < _CONDITION * lower.shape[1]).all()):
         return None
@@ -64,38 +81,26 @@ def _triangle(squares: Tensor) -> tuple[Tensor, Tensor] | None:
 
 
 def _by_squares(
-    left: Tensor, right: Tensor, lefts: tuple[Tensor, Tensor], rights: tuple[Tensor, Tensor], floor: Tensor
-) -> Factored:
-    first, values, second = torch.linalg.svd(lefts[0] @ rights[0].mT)
-    root = values.sqrt()[:, None]
+    left: Array, right: Array, lefts: tuple[Array, Array], rights: tuple[Array, Array], floor: Array, of: Any
+) -> Factored[Array]:
+    first, values, second = of.linalg.svd(lefts[0] @ rights[0].mT)
+    root = of.sqrt(values)[:, None]
     # In place of Q, what turns the factors into it.
     onto_left, onto_right = lefts[1] @ (first * root), rights[1] @ (second.mT * root)
 
-    def balanced(place: int, rank: int) -> tuple[Tensor, Tensor]:
+    def balanced(place: int, rank: int) -> tuple[Array, Array]:
         return left[place] @ onto_left[place, :, :rank], onto_right[place, :, :rank].mT @ right[place]
 
     return Factored(values, floor, balanced)
 
 
-def _by_reflections(left: Tensor, right: Tensor, floor: Tensor) -> Factored:
-    lefts, rights = torch.geqrf(left), torch.geqrf(right.mT.contiguous())
-    inner = left.shape[2]
-    cores = lefts[0][:, :inner].triu() @ rights[0][:, :inner].triu().mT
-    first, values, second = torch.linalg.svd(cores, full_matrices=False)
-    root = values.sqrt()[:, None]
+def _by_reflections(left: Array, right: Array, floor: Array, of: Any) -> Factored[Array]:
+    (lefts, upper), (rights, lower) = of.linalg.qr(left), of.linalg.qr(right.mT)
+    first, values, second = of.linalg.svd(upper @ lower.mT, full_matrices=False)
+    root = of.sqrt(values)[:, None]
     ups, downs = first * root, second.mT * root
 
-    def balanced(place: int, rank: int) -> tuple[Tensor, Tensor]:
-        up = _reflected(lefts, place, ups[place, :, :rank])
-        return up, _reflected(rights, place, downs[place, :, :rank]).mT
+    def balanced(place: int, rank: int) -> tuple[Array, Array]:
+        return lefts[place] @ ups[place, :, :rank], (rights[place] @ downs[place, :, :rank]).mT
 
     return Factored(values, floor, balanced)
-
-
-def _reflected(factored: tuple[Tensor, Tensor], place: int, small: Tensor) -> Tensor:
-    """Multiply Q, kept as reflections, by a small matrix."""
-    reflections, scales = factored
-    whole = small.new_zeros(reflections.shape[1], small.shape[1])
-    whole[: small.shape[0]] = small
-    # Q of a matrix that is wider than high is square.
-    return torch.ormqr(reflections[place, :, : scales.shape[1]], scales[place], whole)

@@ -2,30 +2,25 @@
 
 from collections.abc import Iterator, Sequence
 
-import torch
-
 from lorakit_cli.core.bytes_done import BytesDone, Progress
-from lorakit_cli.core.merge_method import MergeMethod
+from lorakit_cli.core.merge_method import MergeMethod, MergeSettings
 from lorakit_cli.core.merge_slots import MergeSlot
 from lorakit_cli.core.rank_rule import RankRule
 from lorakit_cli.core.source import Source
 from lorakit_cli.errors import OptionError, UnsupportedError
 from lorakit_cli.service.combined_layers import factored_layers, vector_layers
 from lorakit_cli.service.combining import DTYPES, Wanted, layer_results, reduced
-from lorakit_cli.service.devices import fp64_device
+from lorakit_cli.service.decomposing import Total
+from lorakit_cli.service.factor_reader import FactorReader
 from lorakit_cli.service.merge_places import MeetingPlaces, meeting_places
 from lorakit_cli.service.merge_report import MergedAdapter, MergeReport, PartResult, by_block, by_component, together
 from lorakit_cli.service.merge_request import MergeInput, PreparedMerge
 from lorakit_cli.service.merged_metadata import MergedFile, merged_metadata
-from lorakit_cli.service.slot_values import whole
 from lorakit_cli.service.stacking import add, approximate, stack
 from lorakit_cli.service.stored_factors import StoredFactors
-from lorakit_cli.service.task_arithmetic import total_by
-from lorakit_cli.service.tensors import TensorReader
 from lorakit_cli.service.written_adapter import write_layers
 
 
-@torch.no_grad()
 def merge(prepared: PreparedMerge, progress: Progress | None = None) -> MergeReport:
     """Merge adapters into a file; `progress` is called with layers done and layers in all.
 
@@ -46,10 +41,10 @@ def merge(prepared: PreparedMerge, progress: Progress | None = None) -> MergeRep
         DTYPES[request.dtype] if request.dtype else None,
         lambda ranks: merged_metadata(files, settings, ranks),
     )
-    with TensorReader(fp64_device()) as reader:
+    with FactorReader() as reader:
         done = BytesDone(request.rule.rounds * len(matrices), progress)
         results = _results(prepared, matrices, vectors, reader, wanted, done)
-        total = total_by(request.settings) if request.settings.method.prunes else whole
+        total = _total(request.settings)
         layers = (*factored_layers(results), *vector_layers(vectors, reader, wanted.dtype, total))
     if not layers:
         raise UnsupportedError("the adapters cancel each other at these weights: nothing would be left")
@@ -63,19 +58,27 @@ def _results(
     prepared: PreparedMerge,
     matrices: Sequence[MergeSlot],
     vectors: Sequence[MergeSlot],
-    reader: TensorReader,
+    reader: FactorReader,
     wanted: Wanted,
     progress: BytesDone,
 ) -> list[StoredFactors]:
     settings = prepared.request.settings
     method = settings.method
     if method.reduces:
-        total = total_by(settings) if method.prunes else None
         rule = prepared.request.rule
-        return reduced(matrices, vectors, reader, rule, wanted, total=total, progress=progress)
+        return reduced(matrices, vectors, reader, rule, wanted, total=_total(settings), progress=progress)
     if method.factors:
         return approximate(matrices, reader, settings, wanted.dtype, progress)
     return (add if method.name == "linear" else stack)(matrices, reader, wanted.dtype, progress)
+
+
+def _total(settings: MergeSettings) -> Total | None:
+    """Give what makes one change of several by pruning them, None where they are added up."""
+    if not settings.method.prunes:
+        return None
+    from lorakit_cli.service.task_arithmetic import total_by
+
+    return total_by(settings)
 
 
 def _require_rank(rule: RankRule, matrices: Sequence[MergeSlot]) -> None:

@@ -9,21 +9,20 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from lorakit_cli.core.block_names import block_order
 from lorakit_cli.core.bytes_done import BytesDone, Progress
 from lorakit_cli.core.merge_slots import Contribution, MergeSlot
-from lorakit_cli.service.devices import fp64_device
+from lorakit_cli.service.factor_reader import FactorReader
 from lorakit_cli.service.lanes import Job, run_side_by_side
 from lorakit_cli.service.merge_places import meeting_places
 from lorakit_cli.service.merge_request import PreparedMerge
 from lorakit_cli.service.overlap_report import AdapterNorm, OverlapReport, PairOverlap
-from lorakit_cli.service.slot_values import change_of, inner_size, thin
-from lorakit_cli.service.tensors import TensorReader
+from lorakit_cli.service.slot_factors import device_of, inner_size, thin
 
 # From here on two changes are said to go the same way, or against each other.
 _NOTABLE = 0.3
@@ -52,7 +51,6 @@ class _Measured(NamedTuple):
     angles: dict[tuple[str, str], _Angles]
 
 
-@torch.no_grad()
 def analyze(prepared: PreparedMerge, progress: Progress | None = None) -> OverlapReport:
     """Measure what the adapters of a merge have in common, at their weights and block scales.
 
@@ -64,7 +62,7 @@ def analyze(prepared: PreparedMerge, progress: Progress | None = None) -> Overla
     slots = [slot for slot in places.slots if slot.is_matrix]
     measured: list[_Measured] = []
     lock = Lock()
-    with TensorReader(fp64_device()) as reader:
+    with FactorReader() as reader:
 
         def job(slot: MergeSlot) -> Job:
             def run() -> int:
@@ -75,20 +73,23 @@ def analyze(prepared: PreparedMerge, progress: Progress | None = None) -> Overla
 
             return run
 
-        run_side_by_side(map(job, slots), reader.device, BytesDone(len(slots), progress))
+        # What cannot be told by its factors takes torch.
+        whole = any(inner_size(slot) is None for slot in slots)
+        device = reader.tensors.device if whole else device_of(slots, reader)
+        run_side_by_side(map(job, slots), device, BytesDone(len(slots), progress))
     # As they lie in the model, not as threads came to an end.
     order = {id(slot): place for place, slot in enumerate(slots)}
     measured.sort(key=lambda one: order[id(one.slot)])
     return _report(prepared, places.name, measured)
 
 
-def _measure(slot: MergeSlot, reader: TensorReader) -> _Measured:
+def _measure(slot: MergeSlot, reader: FactorReader) -> _Measured:
     own: dict[str, list[Contribution]] = {}
     for part in slot.contributions:
         own.setdefault(part.adapter, []).append(part)
     names = tuple(own)
     if inner_size(slot) is None:
-        flat = torch.stack([_whole(slot, parts, reader) for parts in own.values()])
+        flat = np.stack([_whole(slot, parts, reader) for parts in own.values()])
         return _Measured(slot, names, (flat @ flat.T).tolist(), {})
     lefts, rights, ends = _side_by_side(slot, own, reader)
     squares = lefts.mT @ lefts, rights @ rights.mT
@@ -101,7 +102,7 @@ def _measure(slot: MergeSlot, reader: TensorReader) -> _Measured:
             shares = []
             for square, turned in zip(squares, bases, strict=True):
                 cosines = turned[one].mT @ square[ends[one], ends[other]] @ turned[other]
-                shares.append(float(cosines.square().sum()) / max(min(cosines.shape), 1))
+                shares.append(float((cosines**2).sum()) / max(min(cosines.shape), 1))
             ranks = max(bases[0][one].shape[1], bases[0][other].shape[1])
             chance = sum(ranks / size for size in slot.matrix) / 2
             angles[names[one], names[other]] = _Angles(shares[0], shares[1], min(chance, 1.0))
@@ -109,36 +110,40 @@ def _measure(slot: MergeSlot, reader: TensorReader) -> _Measured:
 
 
 def _side_by_side(
-    slot: MergeSlot, own: dict[str, list[Contribution]], reader: TensorReader
-) -> tuple[Tensor, Tensor, list[slice]]:
+    slot: MergeSlot, own: dict[str, list[Contribution]], reader: FactorReader
+) -> tuple[NDArray[Any], NDArray[Any], list[slice]]:
     """Give the factors of all adapters side by side, and which columns are whose."""
-    lefts: list[Tensor] = []
-    rights: list[Tensor] = []
+    lefts: list[NDArray[Any]] = []
+    rights: list[NDArray[Any]] = []
     ends: list[slice] = []
     begin = 0
     for parts in own.values():
         end = begin
         for part in parts:
             up, down = thin(part, reader)
-            left = up.new_zeros(slot.matrix[0], up.shape[1])
+            left = np.zeros((slot.matrix[0], up.shape[1]))
             left[part.share.offset : part.share.offset + up.shape[0]] = up
             lefts.append(left)
             rights.append(down)
             end += up.shape[1]
         ends.append(slice(begin, end))
         begin = end
-    return torch.cat(lefts, 1), torch.cat(rights), ends
+    return np.concatenate(lefts, 1), np.concatenate(rights), ends
 
 
-def _whole(slot: MergeSlot, parts: Sequence[Contribution], reader: TensorReader) -> Tensor:
-    return torch.stack([change_of(slot, part, reader).flatten() * part.strength for part in parts]).sum(0)
+def _whole(slot: MergeSlot, parts: Sequence[Contribution], reader: FactorReader) -> NDArray[Any]:
+    from lorakit_cli.service.slot_values import change_of
+
+    changes = (change_of(slot, part, reader.tensors).flatten().cpu().numpy() * part.strength for part in parts)
+    total: NDArray[Any] = np.sum(list(changes), axis=0)
+    return total
 
 
-def _orthonormal(square: Tensor) -> Tensor:
+def _orthonormal(square: NDArray[Any]) -> NDArray[Any]:
     """Give what turns factors of this Gram matrix into orthonormal ones of the same space."""
-    values, vectors = torch.linalg.eigh(square)
-    there = values > _NOTHING * values[-1].clamp(min=torch.finfo(values.dtype).tiny)
-    turned: Tensor = vectors[:, there] * values[there].rsqrt()
+    values, vectors = np.linalg.eigh(square)
+    there = values > _NOTHING * max(values[-1], np.finfo(values.dtype).tiny)
+    turned: NDArray[Any] = vectors[:, there] / np.sqrt(values[there])
     return turned
 
 

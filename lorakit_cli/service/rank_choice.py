@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-import torch
-
 from lorakit_cli.core.merge_slots import MergeSlot
 from lorakit_cli.core.rank_budget import Spectrum, ranks_within
 from lorakit_cli.core.rank_rule import RankRule
+from lorakit_cli.core.tensor_info import BIT_SIZES
 from lorakit_cli.errors import OptionError
 from lorakit_cli.service.decomposing import RuleOf
 
@@ -28,11 +27,11 @@ def rules_within(
     budget: int,
     slots: Sequence[MergeSlot],
     spectra: Sequence[Sequence[float]],
-    dtypes: Sequence[torch.dtype],
+    dtypes: Sequence[str],
     size_of: SizeOf,
 ) -> RuleOf:
     """Keep so much that a file is no larger than the budget. Raises OptionError where even rank 1 everywhere is."""
-    costs = [sum(slot.matrix) * dtype.itemsize for slot, dtype in zip(slots, dtypes, strict=True)]
+    costs = [sum(slot.matrix) * BIT_SIZES[dtype] // 8 for slot, dtype in zip(slots, dtypes, strict=True)]
     try:
         ranks = ranks_within([Spectrum(*entry) for entry in zip(spectra, costs, strict=True)], budget, size_of)
     except ValueError as error:

@@ -2,29 +2,27 @@
 
 from collections.abc import Sequence
 
-import torch
-
 from lorakit_cli.core.merge_slots import MergeSlot
 from lorakit_cli.service.decomposing import Decomposed, RuleOf, Total, decompose_each
+from lorakit_cli.service.factor_reader import FactorReader
 from lorakit_cli.service.lanes import Progress
-from lorakit_cli.service.slot_values import dtype_of
+from lorakit_cli.service.slot_factors import dtype_of
 from lorakit_cli.service.stored_factors import StoredFactors, compared, store
-from lorakit_cli.service.tensors import TensorReader
 
 
 def reduce_rank(
     slots: Sequence[MergeSlot],
-    reader: TensorReader,
+    reader: FactorReader,
     rule_of: RuleOf,
-    dtype: torch.dtype | None,
+    dtype: str | None,
     *,
     total: Total | None = None,
     progress: Progress | None = None,
 ) -> list[StoredFactors]:
     """Give each module's change at the rank that a rule keeps, in the order of the modules, rounded to `dtype`.
 
-    `dtype` None is what its factors are stored in. `total` gives another change than the sum of all; errors are those
-    against the sum all the same.
+    That is spelled as safetensors does; None is what its factors are stored in. `total` gives another change than the
+    sum of all; errors are those against the sum all the same.
     """
     done: dict[int, StoredFactors] = {}
 

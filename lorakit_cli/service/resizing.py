@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from lorakit_cli.core.bytes_done import BytesDone, Progress
 from lorakit_cli.core.merge_slots import Merged, MergeSlot
 from lorakit_cli.core.rank_rule import RankRule
@@ -14,13 +12,12 @@ from lorakit_cli.errors import OptionError, UnsupportedError
 from lorakit_cli.service.combined_layers import factored_layers, vector_layers
 from lorakit_cli.service.combining import DTYPES, Wanted, layer_results, reduced
 from lorakit_cli.service.converting import only_file
-from lorakit_cli.service.devices import fp64_device
+from lorakit_cli.service.factor_reader import FactorReader
 from lorakit_cli.service.merge_places import meeting_places
 from lorakit_cli.service.merge_report import ResizeReport, by_block, by_component, together
 from lorakit_cli.service.new_layouts import layout_for
 from lorakit_cli.service.reading import open_adapter
 from lorakit_cli.service.resized_metadata import resized_metadata
-from lorakit_cli.service.tensors import TensorReader
 from lorakit_cli.service.written_adapter import require_adapter_place, write_layers
 
 
@@ -37,7 +34,6 @@ class ResizeRequest(NamedTuple):
     allow_pickle: bool = False
 
 
-@torch.no_grad()
 def resize(request: ResizeRequest, progress: Progress | None = None) -> ResizeReport:
     """Resize an adapter; `progress` is called with layers done and layers in all.
 
@@ -57,7 +53,7 @@ def resize(request: ResizeRequest, progress: Progress | None = None) -> ResizeRe
     dtype = DTYPES[request.dtype] if request.dtype else None
     wanted = Wanted(places.base, target, dtype, lambda ranks: resized_metadata(file.metadata, ranks, str(before)))
     done = BytesDone(request.rule.rounds * len(matrices), progress)
-    with TensorReader(fp64_device()) as reader:
+    with FactorReader() as reader:
         results = reduced(matrices, vectors, reader, request.rule, wanted, progress=done)
         layers = (*factored_layers(results), *vector_layers(vectors, reader, dtype))
     if not layers:

@@ -1,30 +1,30 @@
 """Sums of changes in exact form: factors side by side (`cat`), or added where one of the two is the same (`linear`)."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from lorakit_cli.core.merge_method import MergeSettings
 from lorakit_cli.core.merge_slots import MergeSlot
+from lorakit_cli.core.tensor_info import BIT_SIZES
 from lorakit_cli.errors import UnsupportedError
+from lorakit_cli.service.factor_reader import FactorReader
 from lorakit_cli.service.lanes import Job, Progress, run_side_by_side
-from lorakit_cli.service.slot_values import dtype_of, inner_size, stacked, thin
+from lorakit_cli.service.slot_factors import Factors, device_of, dtype_of, inner_size, stacked, thin
 from lorakit_cli.service.stored_factors import StoredFactors, compared, quick_norm, store
-from lorakit_cli.service.task_arithmetic import merged_factors
-from lorakit_cli.service.tensors import TensorReader
 
 # What rounding leaves of a sum that is none, relative to what was summed.
 _NOTHING = 1e-7
-_WIDE = torch.float64
 # So many modules make a job.
 _AT_ONCE = 8
 
-Give = Callable[[MergeSlot, TensorReader, torch.dtype], tuple[Tensor, Tensor]]
+Give = Callable[[MergeSlot, FactorReader, DTypeLike], Factors]
 
 
 def stack(
-    slots: Sequence[MergeSlot], reader: TensorReader, dtype: torch.dtype | None, progress: Progress | None = None
+    slots: Sequence[MergeSlot], reader: FactorReader, dtype: str | None, progress: Progress | None = None
 ) -> list[StoredFactors]:
     """Put the factors of each module side by side: their ranks add up, and their product is the sum.
 
@@ -35,7 +35,7 @@ def stack(
 
 
 def add(
-    slots: Sequence[MergeSlot], reader: TensorReader, dtype: torch.dtype | None, progress: Progress | None = None
+    slots: Sequence[MergeSlot], reader: FactorReader, dtype: str | None, progress: Progress | None = None
 ) -> list[StoredFactors]:
     """Add the factors of each module where only one of the two differs, so that the rank stays as it is.
 
@@ -46,17 +46,18 @@ def add(
 
 def approximate(
     slots: Sequence[MergeSlot],
-    reader: TensorReader,
+    reader: FactorReader,
     settings: MergeSettings,
-    dtype: torch.dtype | None,
+    dtype: str | None,
     progress: Progress | None = None,
 ) -> list[StoredFactors]:
     """Merge the factors of each module by themselves, and hold the outcome against the exact sum.
 
     Raises UnsupportedError where they are not alike.
     """
+    from lorakit_cli.service.task_arithmetic import merged_factors
 
-    def give(slot: MergeSlot, reader: TensorReader, wide: torch.dtype) -> tuple[Tensor, Tensor]:
+    def give(slot: MergeSlot, reader: FactorReader, wide: DTypeLike) -> Factors:
         return merged_factors(slot, reader, settings)
 
     return _each(slots, reader, dtype, give, progress, exact=False)
@@ -64,8 +65,8 @@ def approximate(
 
 def _each(
     slots: Sequence[MergeSlot],
-    reader: TensorReader,
-    dtype: torch.dtype | None,
+    reader: FactorReader,
+    dtype: str | None,
     give: Give,
     progress: Progress | None,
     *,
@@ -77,7 +78,7 @@ def _each(
         def run() -> int:
             for slot in own:
                 stored = dtype or dtype_of(slot, reader)
-                left, right = give(slot, reader, torch.float32 if stored.itemsize < torch.float32.itemsize else _WIDE)
+                left, right = give(slot, reader, np.float32 if BIT_SIZES[stored] < BIT_SIZES["F32"] else np.float64)
                 found = quick_norm(left, right)
                 if found.norm <= _NOTHING * found.bound:
                     left, right = left[:, :0], right[:0]
@@ -89,7 +90,7 @@ def _each(
 
         return run
 
-    run_side_by_side(map(job, _some(slots)), reader.device, progress)
+    run_side_by_side(map(job, _some(slots)), device_of(slots, reader), progress)
     return [done[id(slot)] for slot in slots]
 
 
@@ -98,7 +99,7 @@ def _some(slots: Sequence[MergeSlot]) -> Iterator[Sequence[MergeSlot]]:
         yield slots[begin : begin + _AT_ONCE]
 
 
-def _side_by_side(slot: MergeSlot, reader: TensorReader, wide: torch.dtype) -> tuple[Tensor, Tensor]:
+def _side_by_side(slot: MergeSlot, reader: FactorReader, wide: DTypeLike) -> Factors:
     inner = inner_size(slot, as_stored=True)
     if inner is None:
         kinds = " + ".join(dict.fromkeys(part.share.layer.kind.name for part in slot.contributions))
@@ -107,13 +108,12 @@ def _side_by_side(slot: MergeSlot, reader: TensorReader, wide: torch.dtype) -> t
             "--method svd --rank N finds the closest ones and says how close"
         )
     rows, columns = slot.matrix
-    left = torch.zeros(rows, inner, dtype=wide, device=reader.device)
-    right = left.new_empty(inner, columns)
+    left, right = np.zeros((rows, inner), wide), np.empty((inner, columns), wide)
     stacked(slot, reader, left, right)
     return left, right
 
 
-def _added(slot: MergeSlot, reader: TensorReader, wide: torch.dtype) -> tuple[Tensor, Tensor]:
+def _added(slot: MergeSlot, reader: FactorReader, wide: DTypeLike) -> Factors:
     if len(slot.contributions) == 1:
         return _side_by_side(slot, reader, wide)
     if any(not part.share.layer.kind.product or not part.share.covers for part in slot.contributions):
@@ -135,9 +135,10 @@ def _added(slot: MergeSlot, reader: TensorReader, wide: torch.dtype) -> tuple[Te
     )
 
 
-def _weighted(tensors: Sequence[Tensor], scales: Sequence[float]) -> Tensor:
-    return torch.stack([tensor * scale for tensor, scale in zip(tensors, scales, strict=True)]).sum(0)
+def _weighted(factors: Sequence[NDArray[Any]], scales: Sequence[float]) -> NDArray[Any]:
+    total: NDArray[Any] = np.stack([factor * scale for factor, scale in zip(factors, scales, strict=True)]).sum(0)
+    return total
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and bool(torch.equal(one, other))
+def _same(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    return np.array_equal(one, other)

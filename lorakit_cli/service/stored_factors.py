@@ -1,23 +1,23 @@
 """Two factors rounded to the dtype that they are stored in, and how far their product is from what it was to be."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from lorakit_cli.core.merge_slots import MergeSlot
 from lorakit_cli.errors import UnsupportedError
-from lorakit_cli.kinds.norms import product_norm
-from lorakit_cli.service.slot_values import inner_size, stacked, whole
-from lorakit_cli.service.tensors import TensorReader
+from lorakit_cli.service.factor_reader import FactorReader
+from lorakit_cli.service.slot_factors import inner_size, stacked
+from lorakit_cli.service.stored_values import as_bytes, rounded, widened
 
 # Squares below lose digits in fp32, and sums that come to less than this of their terms do.
 _LEAST, _CANCELLED = 1e-25, 1e-2
 
 
 class StoredFactors(NamedTuple):
-    """The new layer of a module, its factors as bytes of a dtype.
+    """The new layer of a module, its factors as bytes of a dtype, spelled as safetensors does.
 
     `norm` is the Frobenius norm of what was brought to this rank, `tail` that of what the rank leaves out of it.
     `error` is that of the difference between what is stored and the exact sum of the adapters, whose norm is `whole`.
@@ -25,7 +25,7 @@ class StoredFactors(NamedTuple):
 
     slot: MergeSlot
     rank: int
-    dtype: torch.dtype
+    dtype: str
     up: bytes
     down: bytes
     norm: float
@@ -36,12 +36,12 @@ class StoredFactors(NamedTuple):
 
 def store(
     slot: MergeSlot,
-    up: Tensor,
-    down: Tensor,
-    dtype: torch.dtype,
+    up: NDArray[Any],
+    down: NDArray[Any],
+    dtype: str,
     norm: float,
     tail: float,
-    down_squares: Tensor | None = None,
+    down_squares: NDArray[Any] | None = None,
 ) -> StoredFactors:
     """Round the factors `[rows, rank]` and `[rank, columns]` of a module.
 
@@ -49,38 +49,43 @@ def store(
     which is true to second order where the factors are singular vectors. `down_squares` is `down @ down^T` in fp32,
     where it is known. Raises UnsupportedError for values that the dtype cannot hold.
     """
-    stored_up, stored_down = up.to(dtype), down.to(dtype)
-    rounded_up, rounded_down = stored_up.to(up.dtype), stored_down.to(up.dtype)
+    (up_bytes, up_moves), (down_bytes, down_moves) = (_rounded(factor, dtype) for factor in (up, down))
     # What was stored in this dtype before and is not scaled is the same still.
-    if torch.equal(rounded_down, down):
-        moved = 0.0 if torch.equal(rounded_up, up) else quick_norm(rounded_up - up, down, down_squares).norm
+    if not down_moves.any():
+        moved = quick_norm(up_moves, down, down_squares).norm if up_moves.any() else 0.0
     else:
-        moves = torch.cat([rounded_up - up, up], 1), torch.cat([rounded_down, rounded_down - down])
-        moved = quick_norm(*moves).norm
+        moved = quick_norm(np.concatenate([up_moves, up], 1), np.concatenate([down + down_moves, down_moves])).norm
     if not math.isfinite(moved):
-        name = str(dtype).removeprefix("torch.")
+        name = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}[dtype]
         raise UnsupportedError(
             f"{slot.place.stem} has values that {name} cannot hold; choose another --dtype: bf16 or fp32"
         )
     error = (tail**2 + moved**2) ** 0.5
-    return StoredFactors(slot, up.shape[1], dtype, to_bytes(stored_up), to_bytes(stored_down), norm, tail, error, norm)
+    return StoredFactors(slot, up.shape[1], dtype, up_bytes, down_bytes, norm, tail, error, norm)
 
 
-def compared(result: StoredFactors, up: Tensor, down: Tensor, reader: TensorReader) -> StoredFactors:
+def _rounded(values: NDArray[Any], dtype: str) -> tuple[bytes, NDArray[Any]]:
+    """Give the bytes of what is stored, and by how much that differs from the values."""
+    data = as_bytes(rounded(values, dtype))
+    return data.tobytes(), widened(data, dtype, values.dtype).reshape(values.shape) - values
+
+
+def compared(result: StoredFactors, up: NDArray[Any], down: NDArray[Any], reader: FactorReader) -> StoredFactors:
     """Hold factors that stand for something else than the exact sum, before they were rounded, against that sum."""
     slot = result.slot
-    rounded = max(result.error**2 - result.tail**2, 0.0)
+    rest = max(result.error**2 - result.tail**2, 0.0)
     inner = inner_size(slot)
     if inner is None:
-        exact = whole(slot, reader)
-        norm, apart = float(exact.norm()), float((up @ down - exact).norm())
+        from lorakit_cli.service.slot_values import whole
+
+        exact = whole(slot, reader.tensors).cpu().numpy()
+        norm, apart = float(np.linalg.norm(exact)), float(np.linalg.norm(up @ down - exact))
     else:
-        left = up.new_zeros(slot.matrix[0], inner)
-        right = up.new_empty(inner, slot.matrix[1])
+        left, right = np.zeros((slot.matrix[0], inner)), np.empty((inner, slot.matrix[1]))
         stacked(slot, reader, left, right)
-        norm = float(product_norm(left, right))
-        apart = float(product_norm(torch.cat([up, -left], 1), torch.cat([down, right])))
-    return result._replace(error=(apart**2 + rounded) ** 0.5, whole=norm)
+        norm = product_norm(left, right)
+        apart = product_norm(np.concatenate([up, -left], 1), np.concatenate([down, right]))
+    return result._replace(error=(apart**2 + rest) ** 0.5, whole=norm)
 
 
 class ProductNorm(NamedTuple):
@@ -88,27 +93,28 @@ class ProductNorm(NamedTuple):
 
     norm: float
     bound: float
-    down_squares: Tensor
+    down_squares: NDArray[Any]
 
 
-def quick_norm(up: Tensor, down: Tensor, down_squares: Tensor | None = None) -> ProductNorm:
+def quick_norm(up: NDArray[Any], down: NDArray[Any], down_squares: NDArray[Any] | None = None) -> ProductNorm:
     """Give the norm of a product to six digits, from `down @ down^T` in fp32 where that is known.
 
     Its squares are in fp32 where they are neither lost nor cancel.
     """
-    left = up.float()
-    lefts = left.mT @ left
+    left = up.astype(np.float32, copy=False)
+    lefts = left.T @ left
     if down_squares is None:
-        right = down.float()
-        down_squares = right @ right.mT
+        right = down.astype(np.float32, copy=False)
+        down_squares = right @ right.T
     squared, bound = float((lefts * down_squares).sum()), float(lefts.diagonal() @ down_squares.diagonal())
     if _LEAST < squared < math.inf and squared > _CANCELLED * bound:
         return ProductNorm(math.sqrt(squared), math.sqrt(bound), down_squares)
-    norm = float(product_norm(up, down))
-    alone = float((up.double().norm(dim=0) * down.double().norm(dim=1)).norm())
-    return ProductNorm(norm, alone, down_squares)
+    lengths = np.linalg.norm(up.astype(np.float64), axis=0), np.linalg.norm(down.astype(np.float64), axis=1)
+    return ProductNorm(product_norm(up, down), float(np.linalg.norm(lengths[0] * lengths[1])), down_squares)
 
 
-def to_bytes(tensor: Tensor) -> bytes:
-    """Give the values of a tensor as a file holds them."""
-    return tensor.cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()
+def product_norm(up: NDArray[Any], down: NDArray[Any]) -> float:
+    """Give the norm of a product of factors in fp64, from the squares of both (see `kinds/norms.py`)."""
+    up, down = up.astype(np.float64, copy=False), down.astype(np.float64, copy=False)
+    # Of a product that is zero, rounding may leave less than nothing.
+    return math.sqrt(max(float(((up.T @ up) * (down @ down.T)).sum()), 0.0))

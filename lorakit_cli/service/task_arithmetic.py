@@ -18,8 +18,10 @@ from lorakit_cli.core.merge_method import MergeSettings
 from lorakit_cli.core.merge_slots import MergeSlot
 from lorakit_cli.errors import UnsupportedError
 from lorakit_cli.service.decomposing import Total
+from lorakit_cli.service.factor_reader import FactorReader
 from lorakit_cli.service.largest_values import keep_largest
-from lorakit_cli.service.slot_values import change_of, thin
+from lorakit_cli.service.slot_factors import Factors, thin
+from lorakit_cli.service.slot_values import change_of
 from lorakit_cli.service.tensors import TensorReader
 
 # Values that are merged at a time, few enough to stay in a processor's cache; a GPU wants more at once.
@@ -46,7 +48,7 @@ def total_by(settings: MergeSettings) -> Total:
     return total
 
 
-def merged_factors(slot: MergeSlot, reader: TensorReader, settings: MergeSettings) -> tuple[Tensor, Tensor]:
+def merged_factors(slot: MergeSlot, reader: FactorReader, settings: MergeSettings) -> Factors:
     """Merge the factors of a module each by itself, at the root of each weight.
 
     Their product has cross terms, so that it is no merge of the changes, but what peft makes under this name. Raises
@@ -65,9 +67,9 @@ def merged_factors(slot: MergeSlot, reader: TensorReader, settings: MergeSetting
     roots = [math.sqrt(abs(scale)) for scale in scales]
     signed = [math.copysign(root, scale) for root, scale in zip(roots, scales, strict=True)]
     lot = _lot(settings, slot)
-    ups, downs = zip(*pairs, strict=True)
+    ups, downs = ([torch.from_numpy(factor) for factor in factors] for factors in zip(*pairs, strict=True))
     down = merged(downs, signed, settings, lot)
-    return merged(ups, roots, settings, lot), down
+    return merged(ups, roots, settings, lot).numpy(), down.numpy()
 
 
 def merged(

@@ -262,3 +262,26 @@ def test_values_that_a_dtype_cannot_hold(run):
     with pytest.raises(UnsupportedError, match=r"has values that float16 cannot hold; choose another --dtype"):
         run(factors, rank=1, dtype="fp16")
     assert run(factors, rank=1, dtype="bf16")[1].error < 1
+
+
+@pytest.mark.parametrize(
+    "device", [pytest.param("cpu", id="the way to a gpu"), pytest.param("cuda", marks=pytest.mark.cuda)]
+)
+def test_a_gpu_comes_to_the_same(run, base, ink, monkeypatch, device):
+    rules = ({"rank": 2}, {"error": 0.3}, {"size": 200_000})
+    before = [(read(base, out), report) for out, report in (run(ink, **rule, overwrite=True) for rule in rules)]
+    # There is too little to do here for one to be worth it.
+    monkeypatch.setattr("lorakit_cli.service.decomposing._gpu", lambda slots, total: torch.device(device))
+    for rule, (wanted, expected_report) in zip(rules, before, strict=True):
+        out, report = run(ink, **rule, overwrite=True)
+        assert distance(read(base, out), wanted) < 1e-6
+        assert report.error == pytest.approx(expected_report.error, rel=1e-6)
+        assert report.blocks[0].rank_after == expected_report.blocks[0].rank_after
+
+
+@pytest.mark.cuda
+def test_much_work_goes_to_a_gpu(run, ink, monkeypatch):
+    monkeypatch.setattr("lorakit_cli.service.decomposing._WORTH_A_GPU", 0)
+    torch.cuda.reset_peak_memory_stats()
+    run(ink, rank=2)
+    assert torch.cuda.max_memory_allocated() > 0
