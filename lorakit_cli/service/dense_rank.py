@@ -6,13 +6,15 @@ eigenvectors of the smaller Gram matrix in fp64, and where so much is kept that 
 rest, from the whole decomposition. All that is known of the rest is its norm.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lorakit_cli.core.rank_rule import RankRule
+from lorakit_cli.kinds.norms import frobenius
 from lorakit_cli.service.krylov_space import KrylovSpace
 
 # A guess for rules that name no number.
@@ -24,6 +26,8 @@ _STILL_TO_GAIN = 1e-5
 _LARGEST_SPACE = 3
 # Squares in fp64 know no less of the rest than this share of the whole.
 _SQUARED = 1e-8
+# Values that are worked on at a time where all of them would be a copy of the matrix: 16 MB in fp64.
+_AT_ONCE = 1 << 21
 # What rounding leaves of any product, or of a value that is none, in units of the last place of the largest.
 _ROUNDING = 32
 
@@ -54,7 +58,7 @@ def truncated_svd(matrix: Tensor, rule: RankRule) -> Triplets:
 
     The same matrix gives the same bits on the same kind of processor.
     """
-    total = float(matrix.double().square().sum()) if matrix.numel() else 0.0
+    total = float(frobenius(matrix)) ** 2
     if not total:
         rows, columns = matrix.shape
         return Triplets(matrix.new_empty(rows, 0), matrix.new_empty(0), matrix.new_empty(0, columns), 0.0, exact=True)
@@ -63,8 +67,13 @@ def truncated_svd(matrix: Tensor, rule: RankRule) -> Triplets:
 
 def left_out(matrix: Tensor, up: Tensor, down: Tensor) -> float:
     """Measure what two factors, whatever they were rounded to, leave out of a matrix: the norm of the difference."""
-    difference = torch.addmm(matrix, up.to(matrix.dtype), down.to(matrix.dtype), alpha=-1)
-    return float(torch.linalg.vector_norm(difference, dtype=torch.float64))
+    up, down = up.to(matrix.dtype), down.to(matrix.dtype)
+    count = _at_once(matrix)
+    squares = (
+        frobenius(torch.addmm(matrix[start : start + count], up[start : start + count], down, alpha=-1)).square()
+        for start in range(0, matrix.shape[0], count)
+    )
+    return math.sqrt(float(sum(squares)))
 
 
 def singular_values(matrix: Tensor) -> list[float]:
@@ -121,9 +130,26 @@ def _enough(rule: RankRule, values: Sequence[float], total: float) -> int | None
 
 
 def _squares(matrix: Tensor) -> Tensor:
-    """Give the smaller Gram matrix in fp64."""
-    tall = (matrix.T if matrix.shape[0] < matrix.shape[1] else matrix).double()
-    return tall.T @ tall
+    """Give the smaller Gram matrix in fp64, with no more than some rows of the matrix widened at a time."""
+    tall = _tall(matrix)
+    total = tall.new_zeros(tall.shape[1], tall.shape[1], dtype=torch.float64)
+    for rows in _some_rows(tall):
+        total.addmm_(rows.T, rows)
+    return total
+
+
+def _tall(matrix: Tensor) -> Tensor:
+    return matrix.T if matrix.shape[0] < matrix.shape[1] else matrix
+
+
+def _at_once(matrix: Tensor) -> int:
+    return max(_AT_ONCE // max(matrix.shape[1], 1), 1)
+
+
+def _some_rows(matrix: Tensor) -> Iterator[Tensor]:
+    """Give all rows in fp64, some at a time."""
+    count = _at_once(matrix)
+    return (matrix[start : start + count].double() for start in range(0, matrix.shape[0], count))
 
 
 def _exact(matrix: Tensor, total: float, rule: RankRule) -> Triplets:
@@ -133,10 +159,8 @@ def _exact(matrix: Tensor, total: float, rule: RankRule) -> Triplets:
         count = rule.count(values.tolist())
         if count and float(values[count:].square().sum()) > _SQUARED * total:
             first = vectors.flip(1)[:, :count]
-            if matrix.shape[0] < matrix.shape[1]:
-                left, right = first, (first.T @ matrix.double()) / values[:count, None]
-            else:
-                left, right = (matrix.double() @ first) / values[:count], first.T
+            other = torch.cat([rows @ first for rows in _some_rows(_tall(matrix))]) / values[:count]
+            left, right = (first, other.T) if matrix.shape[0] < matrix.shape[1] else (other, first.T)
             return _rounded(left, values[:count], right, total, matrix.dtype)
     left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
     count = min(rule.count(values.tolist()), _above_rounding(values, matrix.dtype))

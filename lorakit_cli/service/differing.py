@@ -1,5 +1,6 @@
 """How two models differ, parameter by parameter: as two factors, as a whole, or only by how much."""
 
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from threading import Lock
@@ -12,9 +13,13 @@ from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.model_pairs import Pair
 from lorakit_cli.core.rank_rule import RankRule
 from lorakit_cli.errors import BaseModelError
+from lorakit_cli.kinds.norms import frobenius
 from lorakit_cli.service.dense_rank import left_out, singular_values, truncated_svd
 from lorakit_cli.service.lanes import Progress, run_side_by_side
 from lorakit_cli.service.tensors import TensorReader
+
+# Values that are widened at a time.
+_AT_ONCE = 1 << 20
 
 
 class Wanted(NamedTuple):
@@ -92,7 +97,7 @@ def spectra(
 
         def job(pair: Pair) -> int:
             change = _change(models, reader, pair)
-            if change is not None and float(change[1].abs().max()) > least:
+            if change is not None and _largest(change[1]) > least:
                 # Each thread writes a key of its own.
                 found[pair.label] = singular_values(change[1].flatten(1))
             return pair.size
@@ -103,32 +108,36 @@ def spectra(
     return found
 
 
-def _change(models: Models, reader: TensorReader, pair: Pair) -> tuple[Tensor, Tensor] | None:
-    """Give a parameter of the base and what the other model changes of it, in fp32; None where they are equal.
+def _change(models: Models, reader: TensorReader, pair: Pair) -> tuple[float, Tensor] | None:
+    """Give the norm of a parameter of the base and what the other model changes of it, in fp32; None if they are equal.
 
     Raises BaseModelError where either is not finite.
     """
     before, after = reader.part(models.before, pair.before), reader.part(models.after, pair.after)
     if before.dtype == after.dtype and torch.equal(before, after):
         return None
-    base = before.float()
-    change = after.float() - base
-    if not torch.isfinite(change).all():
-        where = models.after if torch.isfinite(base).all() else models.before
+    # Of what was read as fp32 it is the very tensor, and nobody else's; its values in one row, for what follows.
+    change = after.float().contiguous()
+    values, less = change.view(-1), before.reshape(-1)
+    for start in range(0, len(values), _AT_ONCE):
+        values[start : start + _AT_ONCE].sub_(less[start : start + _AT_ONCE].float())
+    # A sum is quicker, and finite only where all values are.
+    if not math.isfinite(change.sum()) and not torch.isfinite(change).all():
+        where = models.after if torch.isfinite(before.float()).all() else models.before
         raise BaseModelError(f"{pair.label} of {where.label} holds NaN or infinity; is the file broken?")
-    return (base, change) if change.any() else None
+    return (_norm(before), change) if change.any() else None
 
 
 def _difference(models: Models, reader: TensorReader, pair: Pair, wanted: Wanted) -> Difference | None:
     both = _change(models, reader, pair)
     if both is None:
         return None
-    base, change = both
+    base_norm, change = both
     norm = _norm(change)
-    plain = Difference(pair, norm, _norm(base), norm)
+    plain = Difference(pair, norm, base_norm, norm)
     if not pair.is_adapted:
         return plain._replace(reason=f"no adapter is made for a {pair.component}")
-    if float(change.abs().max()) <= wanted.least:
+    if _largest(change) <= wanted.least:
         return plain._replace(reason="below --min-diff")
     if pair.is_matrix:
         return _factored(plain, change.flatten(1), wanted.rule(pair), wanted.dtype)
@@ -146,4 +155,9 @@ def _factored(plain: Difference, matrix: Tensor, rule: RankRule, dtype: torch.dt
 
 
 def _norm(tensor: Tensor) -> float:
-    return float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
+    return float(frobenius(tensor))
+
+
+def _largest(change: Tensor) -> float:
+    lowest, highest = torch.aminmax(change)
+    return max(-float(lowest), float(highest))
