@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from lorakit_cli.core.merge_slots import MergeSlot
 from lorakit_cli.core.rank_rule import RankRule
-from lorakit_cli.errors import UnsupportedError
+from lorakit_cli.kinds.norms import frobenius
 from lorakit_cli.service.factor_reader import FactorReader
 from lorakit_cli.service.lanes import Job, Progress, run_side_by_side
 from lorakit_cli.service.low_rank import Factored, factor
-from lorakit_cli.service.slot_factors import device_of, inner_size, stacked
+from lorakit_cli.service.slot_factors import device_of, inner_size, stacked, too_large
 
 if TYPE_CHECKING:
     import torch
@@ -172,32 +172,38 @@ def _from_factors(
 def _factored(
     slots: Sequence[MergeSlot], inner: int, reader: FactorReader, gpu: "torch.device | None"
 ) -> tuple[Factored[Any], list[list[float]]]:
-    """Factor modules together, and give the singular values of each, without those that are nothing."""
+    """Factor modules together, and give the singular values of each, without those that are nothing.
+
+    Raises UnsupportedError for values that are too large.
+    """
     rows, columns = slots[0].matrix
     lefts, rights = np.zeros((len(slots), rows, inner)), np.empty((len(slots), inner, columns))
     for place, slot in enumerate(slots):
         stacked(slot, reader, lefts[place], rights[place])
-    found: Factored[Any]
-    if gpu:
-        import torch
-
-        found = factor(torch.from_numpy(lefts).to(gpu), torch.from_numpy(rights).to(gpu))
-    else:
-        found = factor(lefts, rights)
+    try:
+        found = _factor(lefts, rights, gpu)
+    except OverflowError as error:
+        sizes = np.einsum("bij,bij->b", lefts, lefts) * np.einsum("bij,bij->b", rights, rights)
+        raise too_large(slots[int(np.isfinite(sizes).argmin())]) from error
     both = zip(found.values.tolist(), found.floor.tolist(), strict=True)
     return found, [[value for value in values if value > floor] for values, floor in both]
 
 
-def _matrix(slot: MergeSlot, reader: FactorReader, total: Total | None) -> "Tensor":
-    """Give the whole change of a module. Raises UnsupportedError where its values do not fit their dtype."""
+def _factor(lefts: NDArray[Any], rights: NDArray[Any], gpu: "torch.device | None") -> Factored[Any]:
+    if gpu is None:
+        return factor(lefts, rights)
     import torch
 
+    return factor(torch.from_numpy(lefts).to(gpu), torch.from_numpy(rights).to(gpu))
+
+
+def _matrix(slot: MergeSlot, reader: FactorReader, total: Total | None) -> "Tensor":
+    """Give the whole change of a module. Raises UnsupportedError where its values do not fit their dtype."""
     from lorakit_cli.service.slot_values import whole
 
     matrix = (total or whole)(slot, reader.tensors)
-    # A sum is quicker, and finite only where all values are.
-    if not math.isfinite(matrix.sum()) and not torch.isfinite(matrix).all():
-        raise UnsupportedError(f"the change of {slot.place.stem} is too large to be decomposed; try smaller weights")
+    if not math.isfinite(frobenius(matrix)):
+        raise too_large(slot)
     return matrix
 
 

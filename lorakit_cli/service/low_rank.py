@@ -46,11 +46,16 @@ class Factored(Generic[Array]):
 
 
 def factor(left: Array, right: Array) -> Factored[Array]:
-    """Find the singular values of products `[batch, m, r] @ [batch, r, n]`, given in fp64 and finite."""
+    """Find the singular values of products `[batch, m, r] @ [batch, r, n]`, given in fp64 and finite.
+
+    Raises OverflowError where fp64 does not hold their squares: of what is infinite, LAPACK may look for ever.
+    """
     of = _library(left)
     squares = left.mT @ left, right @ right.mT
     lengths = [of.sqrt(of.linalg.diagonal(square)) for square in squares]
     floor = _NOTHING * (lengths[0] * lengths[1]).sum(1)
+    if not bool(of.isfinite(floor).all()):
+        raise OverflowError("the factors are too large to be squared in fp64")
     if left.shape[2] <= min(left.shape[1], right.shape[2]):
         triangles = [_triangle(*each, of) for each in zip(squares, lengths, strict=True)]
         if triangles[0] is not None and triangles[1] is not None:

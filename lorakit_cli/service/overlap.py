@@ -22,7 +22,7 @@ from lorakit_cli.service.lanes import Job, run_side_by_side
 from lorakit_cli.service.merge_places import meeting_places
 from lorakit_cli.service.merge_request import PreparedMerge
 from lorakit_cli.service.overlap_report import AdapterNorm, OverlapReport, PairOverlap
-from lorakit_cli.service.slot_factors import device_of, inner_size, thin
+from lorakit_cli.service.slot_factors import device_of, inner_size, thin, too_large
 
 # From here on two changes are said to go the same way, or against each other.
 _NOTABLE = 0.3
@@ -90,11 +90,16 @@ def _measure(slot: MergeSlot, reader: FactorReader) -> _Measured:
     names = tuple(own)
     if inner_size(slot) is None:
         flat = np.stack([_whole(slot, parts, reader) for parts in own.values()])
-        return _Measured(slot, names, (flat @ flat.T).tolist(), {})
+        products = flat @ flat.T
+        if not np.isfinite(products).all():
+            raise too_large(slot)
+        return _Measured(slot, names, products.tolist(), {})
     lefts, rights, ends = _side_by_side(slot, own, reader)
     squares = lefts.mT @ lefts, rights @ rights.mT
     joint = squares[0] * squares[1]
-    products = [[float(joint[one, other].sum()) for other in ends] for one in ends]
+    if not np.isfinite(joint).all():
+        raise too_large(slot)
+    inner = [[float(joint[one, other].sum()) for other in ends] for one in ends]
     angles: dict[tuple[str, str], _Angles] = {}
     if len(names) > 1:
         bases = [[_orthonormal(square[span, span]) for span in ends] for square in squares]
@@ -106,7 +111,7 @@ def _measure(slot: MergeSlot, reader: FactorReader) -> _Measured:
             ranks = max(bases[0][one].shape[1], bases[0][other].shape[1])
             chance = sum(ranks / size for size in slot.matrix) / 2
             angles[names[one], names[other]] = _Angles(shares[0], shares[1], min(chance, 1.0))
-    return _Measured(slot, names, products, angles)
+    return _Measured(slot, names, inner, angles)
 
 
 def _side_by_side(

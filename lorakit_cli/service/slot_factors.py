@@ -9,7 +9,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from lorakit_cli.core.merge_slots import Contribution, MergeSlot
 from lorakit_cli.core.new_layer import Share
-from lorakit_cli.errors import CorruptFileError
+from lorakit_cli.errors import CorruptFileError, UnsupportedError
 from lorakit_cli.service.factor_reader import FactorReader
 
 if TYPE_CHECKING:
@@ -112,6 +112,11 @@ def _rows(share: Share, up: NDArray[Any]) -> NDArray[Any]:
         return rows
     half = (len(rows) + 1) // 2
     return np.concatenate([rows[half:], rows[:half]])
+
+
+def too_large(slot: MergeSlot) -> UnsupportedError:
+    """Say that fp64 does not hold the squares of a change."""
+    return UnsupportedError(f"the change of {slot.place.stem} is too large to be decomposed; try smaller weights")
 
 
 def dtype_of(slot: MergeSlot, reader: FactorReader) -> str:

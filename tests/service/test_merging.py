@@ -309,6 +309,17 @@ def test_rank_above_all_sums_and_values_that_are_not_finite(run, files, ink):
     assert not (files / "out.safetensors").exists()
 
 
+@pytest.mark.parametrize("weight", ["1e308", "-1e160"])
+@pytest.mark.parametrize("kind", ["factors", "whole"])
+def test_weights_whose_squares_no_number_holds(run, files, ink, weight, kind):
+    """LAPACK looks for ever for the singular values of what is not finite."""
+    if kind == "whole":
+        write(files / "wash.safetensors", {f"{STEM}q.diff": torch.ones(16, 16)})
+    with pytest.raises(UnsupportedError, match=r"the change of .* is too large to be decomposed; try smaller weights"):
+        run(f"wash.safetensors:{weight}", "ink.safetensors", rank=2)
+    assert not (files / "out.safetensors").exists()
+
+
 def test_values_of_8_bits_that_are_not_finite(run, files, ink):
     """torch has no isfinite for them."""
     tensors = as_kohya(ink, KOHYA)

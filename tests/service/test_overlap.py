@@ -1,6 +1,7 @@
 """What adapters have in common, held against their dense changes in fp64."""
 
 import json
+import re
 from itertools import combinations
 
 import pytest
@@ -176,3 +177,10 @@ def test_colours_run_from_one_over_none_to_the_other():
     assert (color_of(1.0), color_of(-1.0)) == (SAME, AGAINST)
     assert color_of(None) not in (color_of(0.0), SAME, AGAINST)
     assert sum(color_of(0.0)) > sum(color_of(0.5)) > sum(color_of(1.0))
+
+
+@pytest.mark.parametrize("name", ["one", "mixed"])
+def test_weights_whose_squares_no_number_holds(analyze, three, name):
+    result = analyze(f"{name}.safetensors:1e308", "two.safetensors")
+    assert result.exit_code == 1
+    assert re.fullmatch(r"error: the change of \S+ is too large to be decomposed; try smaller weights\n", result.stderr)
