@@ -135,6 +135,24 @@ def test_products_of_factors_are_done_with_before_torch_would_have_started(base,
     assert done.stderr.splitlines()[-1] == "['numpy'] 0"
 
 
+def test_adapters_of_8_bits_need_no_torch_either(base, adapters, here):
+    """Nor does a thread that reads them start it beside others that compute."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(adapters / "ink.safetensors")
+    names = sorted(tensors)
+    small = {name: tensors[name].to(torch.float8_e4m3fn) for name in names[::4] if tensors[name].dim() > 1}
+    save_file(tensors | small, here / "mixed.safetensors")
+    arguments = ["resize", "mixed.safetensors", "--rank", "2", "--base", str(base), "--out", "new.safetensors"]
+    code = (
+        f"import sys\nfrom lorakit_cli.app import app\ntry: app({arguments!r})\n"
+        "except SystemExit as end: code = end.code\nprint('torch' in sys.modules, code, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == "False 0"
+
+
 def complete(line, shell="zsh", code="from lorakit_cli.app import main; main()"):
     variables = os.environ | {"_LORAKIT_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": line}
     variables |= {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}

@@ -26,7 +26,10 @@ class FactorReader(TensorBytes):
 
     @property
     def tensors(self) -> "TensorReader":
-        """Reads the same to the device on which whole changes are computed in fp64; the first use starts torch."""
+        """Reads the same to the device on which whole changes are computed in fp64.
+
+        The first use starts torch, which must not happen in one thread while others compute.
+        """
         with self._starting:
             if self._tensors is None:
                 from lorakit_cli.service.devices import fp64_device
@@ -39,8 +42,7 @@ class FactorReader(TensorBytes):
         """Read a tensor of floating numbers as an array of its own. Raises CorruptFileError."""
         place = self.find(path, name)
         if place.dtype not in DTYPES:
-            values: NDArray[Any] = self.tensors.read(path, name).double().cpu().numpy()
-            return values.astype(wide)
+            raise CorruptFileError(f"{path}: {name} is {place.dtype}, which are no values by themselves")
         data = np.empty(place.end - place.begin, np.uint8)
         self.fill(path, name, place, data.data)
         return widened(data, place.dtype, wide).reshape(place.shape)

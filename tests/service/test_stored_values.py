@@ -24,6 +24,17 @@ def test_every_value_of_16_bits_is_read_as_torch_reads_it(dtype, wide):
     assert np.array_equal(found, as_torch(data, dtype).double().numpy().astype(wide), equal_nan=True)
 
 
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"])
+@pytest.mark.filterwarnings("error")
+def test_every_value_of_8_bits_is_read_as_torch_reads_it(dtype):
+    data = np.arange(256, dtype=np.uint8)
+    found = widened(data, dtype, np.float64)
+    wanted = as_torch(data, dtype).double().numpy()
+    assert np.array_equal(found, wanted, equal_nan=True)
+    there = ~np.isnan(wanted)
+    assert np.array_equal(np.signbit(found[there]), np.signbit(wanted[there]))
+
+
 @pytest.mark.parametrize("dtype", ["F16", "BF16"])
 def test_every_value_comes_back_and_what_lies_between_goes_to_the_closest(dtype):
     every = as_torch(EVERY_16_BITS.view(np.uint8), dtype).double().numpy()
@@ -37,9 +48,15 @@ def test_every_value_comes_back_and_what_lies_between_goes_to_the_closest(dtype)
         assert (np.abs(wanted - between) == np.minimum(lower, upper)).all()
 
 
-def test_fp64_is_rounded_once_on_the_way_to_fp16():
-    """By way of fp32 this would first become the middle between two values, then the even one of them."""
-    assert rounded(np.array([1 + 2.0**-11 + 2.0**-40]), "F16").tolist() == [1 + 2.0**-10]
+@pytest.mark.parametrize(("dtype", "digits"), [("F16", 10), ("BF16", 7)])
+def test_fp64_is_rounded_once(dtype, digits):
+    """By way of fp32 these would first become the middle between two values, then the even one of them."""
+    step, little = 2.0**-digits, 2.0**-40
+    values = [1 + step / 2 + little, 1 + step / 2, 1 + 1.5 * step - little, 1 + 1.5 * step, -1 - step / 2 - little]
+    wanted = [1 + step, 1, 1 + step, 1 + 2 * step, -1 - step]
+    for order in "CF":
+        both = np.array([values, values], order=order)
+        assert widened(as_bytes(rounded(both, dtype)), dtype, np.float64).tolist() == [*wanted, *wanted]
 
 
 @pytest.mark.filterwarnings("error")
