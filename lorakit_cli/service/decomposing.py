@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 # So many multiplications take two cores some ten seconds, and torch with a GPU two before it begins.
 _WORTH_A_GPU = 2e11
-# Values of both factors that are worked on at once: 8 MB in fp64, and enough of them to keep a GPU at work.
-_ELEMENTS, _ELEMENTS_ON_GPU = 1 << 20, 1 << 26
+# Values of both factors that are worked on at once: 8 MB in fp64, and 64 where a GPU waits for them.
+_ELEMENTS, _ELEMENTS_ON_GPU = 1 << 20, 1 << 23
 # What a Gram matrix in fp64 leaves of a singular value that is none, relative to the largest.
 _SQUARED = 1e-7
 

@@ -15,15 +15,11 @@ The arrays are numpy's, or torch's on a GPU: what is called here has one name an
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic
 
 import numpy as np
-from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-Array = TypeVar("Array", NDArray[Any], "Tensor")
+from lorakit_cli.core.kind import Array
 
 # What rounding leaves of a value that is none, relative to the sizes of what was summed.
 _NOTHING = 1e-14
@@ -56,11 +52,21 @@ def factor(left: Array, right: Array) -> Factored[Array]:
     floor = _NOTHING * (lengths[0] * lengths[1]).sum(1)
     if not bool(of.isfinite(floor).all()):
         raise OverflowError("the factors are too large to be squared in fp64")
-    if left.shape[2] <= min(left.shape[1], right.shape[2]):
-        triangles = [_triangle(*each, of) for each in zip(squares, lengths, strict=True)]
-        if triangles[0] is not None and triangles[1] is not None:
-            return _by_squares(left, right, triangles[0], triangles[1], floor, of)
-    return _by_reflections(left, right, floor, of)
+    if left.shape[2] > min(left.shape[1], right.shape[2]):
+        return _by_reflections(left, right, floor, of)
+    triangles = [_triangle(*each, of) for each in zip(squares, lengths, strict=True)]
+    if triangles[0] is not None and triangles[1] is not None:
+        return _by_squares(left, right, triangles[0], triangles[1], floor, of)
+    middle = len(left) // 2
+    if not middle:
+        return _by_reflections(left, right, floor, of)
+    # Only those that are close to dependent are to go the long way.
+    halves = factor(left[:middle], right[:middle]), factor(left[middle:], right[middle:])
+
+    def balanced(place: int, rank: int) -> tuple[Array, Array]:
+        return halves[place >= middle].balanced(place - middle if place >= middle else place, rank)
+
+    return Factored(of.concatenate([half.values for half in halves]), floor, balanced)
 
 
 def _library(array: object) -> Any:
@@ -75,9 +81,9 @@ def _triangle(squares: Array, lengths: Array, of: Any) -> tuple[Array, Array] | 
     inverse = 1 / lengths
     try:
         lower = of.linalg.cholesky(squares * inverse[:, :, None] * inverse[:, None])
+        turned = of.linalg.inv(lower)
     except of.linalg.LinAlgError:
         return None
-    turned = of.linalg.inv(lower)
     conditions = of.sqrt((lower * lower).sum((1, 2)) * (turned * turned).sum((1, 2)))
     # Not a number is not below the limit either.
     if not bool((conditions < _CONDITION * lower.shape[1]).all()):

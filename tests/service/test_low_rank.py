@@ -65,6 +65,19 @@ def test_what_is_not_there_is_told_from_what_is_small(factored):
     assert torch.allclose(found.values[0, :7], exact[:7], rtol=1e-6, atol=1e-13)
 
 
+def test_one_that_is_close_to_dependent_leaves_its_neighbours_alone(factored):
+    left, right = products(40, 30, 8, batch=5)
+    left[1, :, 3], left[3, :, 2] = left[1, :, 4], 0
+    found = factored(left.clone(), right.clone())
+    exact = torch.linalg.svdvals(left @ right)[:, :8]
+    assert torch.allclose(found.values, exact, rtol=0, atol=1e-12 * float(exact.max()))
+    assert (found.values > found.floor[:, None]).sum(1).tolist() == [8, 7, 8, 7, 8]
+    for place in range(5):
+        up, down = found.balanced(place, 7)
+        error = float((up @ down - left[place] @ right[place]).norm())
+        assert error == pytest.approx(float(exact[place, 7]), rel=1e-9, abs=1e-11)
+
+
 def test_factors_of_very_different_sizes_keep_their_digits(factored):
     """Squares of what is multiplied here differ by more than fp64 has digits."""
     left, right = products(40, 30, 4, batch=1)
