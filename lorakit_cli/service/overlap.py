@@ -28,6 +28,8 @@ from lorakit_cli.service.slot_factors import device_of, inner_size, thin, too_la
 _NOTABLE = 0.3
 # So many times the change of another is said to drown it.
 _DROWNS = 3.0
+# So much of the squares of its terms is what rounding leaves of a change whose terms cancel each other.
+_CANCELLED = 1e-13
 # Directions below this, relative to the largest, are rounding.
 _NOTHING = 1e-10
 _RULE = (
@@ -100,6 +102,11 @@ def _measure(slot: MergeSlot, reader: FactorReader) -> _Measured:
     if not np.isfinite(joint).all():
         raise too_large(slot)
     inner = [[float(joint[one, other].sum()) for other in ends] for one in ends]
+    for place, span in enumerate(ends):
+        # What an adapter's own terms cancel to may be rounding alone, and less than nothing.
+        lengths = np.sqrt(squares[0].diagonal()[span] * squares[1].diagonal()[span]).sum()
+        if inner[place][place] <= _CANCELLED * lengths**2:
+            inner = [[0.0 if place in (i, j) else x for j, x in enumerate(row)] for i, row in enumerate(inner)]
     angles: dict[tuple[str, str], _Angles] = {}
     if len(names) > 1:
         bases = [[_orthonormal(square[span, span]) for span in ends] for square in squares]

@@ -184,3 +184,21 @@ def test_weights_whose_squares_no_number_holds(analyze, three, name):
     result = analyze(f"{name}.safetensors:1e308", "two.safetensors")
     assert result.exit_code == 1
     assert re.fullmatch(r"error: the change of \S+ is too large to be decomposed; try smaller weights\n", result.stderr)
+
+
+def test_an_adapter_whose_own_terms_cancel_is_none(analyze, three, here):
+    """What rounding leaves of its squares may be less than nothing."""
+    for seed in range(6):
+        one = adapter(SD1(), seed, 2, only=r"^unet.*attn1")
+        null = {
+            key: Factors(torch.cat([each.down, each.down]), torch.cat([each.up, -each.up], 1), None)
+            for key, each in one.items()
+        }
+        write(here / "null.safetensors", as_kohya(null, KOHYA))
+        result = analyze("null.safetensors", "one.safetensors")
+        assert result.exit_code == 0, result.stderr
+        report = json.loads(result.stdout)
+        norms = {each["name"]: each["norm"] for each in report["adapters"]}
+        assert norms["null"] == 0 < norms["one"]
+        assert all(pair["cosine"] is None for pair in report["pairs"])
+        assert not report["warnings"]
