@@ -17,7 +17,7 @@ def whole_line(report: "ResizeReport | MergeReport") -> str:
     text = f"  rank {ranks_text(report.rank_before)} to {ranks_text(report.rank_after)}"
     if report.energy < 1:
         text += f", {energy_text(report.energy)} of the squared norm kept"
-    rest = [(report.unchanged, "norms and biases besides"), (report.zero, "layers changed nothing and are gone")]
+    rest = [(report.unchanged, "norms and biases besides"), (report.zero, "layers came to nothing and are gone")]
     more = "".join(f"; {count} {what}" for count, what in rest if count)
     return printable(f"{text}, error {error_text(report.error)}{more}; made for {report.architecture}")
 

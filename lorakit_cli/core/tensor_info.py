@@ -10,6 +10,8 @@ BIT_SIZES = {
 }  # fmt: skip
 # Those whose tensors are values by themselves; the smaller ones mean something only with scales beside them.
 FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"})
+# Those that adapters are stored in, as options call them.
+SHORT_NAMES = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
 # The library counts in 64 bits and refuses what does not fit.
 MOST = 2**64 - 1
 

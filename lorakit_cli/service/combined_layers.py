@@ -12,11 +12,10 @@ from lorakit_cli.core.merge_slots import MergeSlot
 from lorakit_cli.core.new_layer import NewLayer
 from lorakit_cli.core.new_tensor import Computed, NewTensor
 from lorakit_cli.core.tensor_info import BIT_SIZES
-from lorakit_cli.errors import UnsupportedError
 from lorakit_cli.service.decomposing import Total
 from lorakit_cli.service.factor_reader import FactorReader
 from lorakit_cli.service.slot_factors import dtype_of
-from lorakit_cli.service.stored_factors import StoredFactors
+from lorakit_cli.service.stored_factors import StoredFactors, not_held
 from lorakit_cli.service.stored_values import as_bytes, rounded, widened
 
 # A bias that stood beside factors stands alone in what is written.
@@ -63,7 +62,7 @@ def _vector(slot: MergeSlot, change: NDArray[Any], dtype: str) -> NewLayer:
     kind, role = _ALONE.get(layer.kind.name) or (layer.kind.name, next(iter(layer.keys)))
     data = as_bytes(rounded(change, dtype))
     if not np.isfinite(widened(data, dtype, np.float64)).all():
-        raise UnsupportedError(f"{place.stem} has values that its dtype cannot hold; choose --dtype bf16 or fp32")
+        raise not_held(slot, dtype)
     tensor = NewTensor(place.tensor_name(role), dtype, place.shape, (data.tobytes(),))
     return NewLayer(place.stem, place.component, place.name, kind, 0, 1.0, (tensor,), _sources(slot))
 

@@ -23,7 +23,6 @@ from lorakit_cli.service.written_adapter import PEFT
 
 # Gives the metadata of the new file for the ranks of its layers.
 Metadata = Callable[[Sequence[int]], Mapping[str, str]]
-DTYPES = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ from pathlib import Path
 from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.plan import Plan
 from lorakit_cli.core.recipe import Recipe
+from lorakit_cli.core.tensor_info import SHORT_NAMES
 from lorakit_cli.errors import OptionError, OutputError, RecipeError
 from lorakit_cli.service.hashing import sha256_of
 from lorakit_cli.service.output_request import OutputRequest, PreparedOutput, prepare_output, require_output_place
 
-DTYPES = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
 ENGINES = ("auto", "stream", "pipeline")
 OFF, SAMPLE, FULL = "off", "sample", "full"
 CHECKS = (OFF, SAMPLE, FULL)
@@ -63,7 +63,7 @@ class PreparedFuse(PreparedOutput):
 def prepare_fuse(request: FuseRequest) -> PreparedFuse:
     """Plan a request from headers alone. Raises LorakitError for all that is wrong with it."""
     for option, value, known in (
-        ("--dtype", request.dtype, DTYPES),
+        ("--dtype", request.dtype, SHORT_NAMES),
         ("--engine", request.engine, ENGINES),
         ("--verify", request.check, CHECKS),
     ):

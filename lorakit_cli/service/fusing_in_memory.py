@@ -9,12 +9,13 @@ import torch
 from lorakit_cli.core.base_index import BaseComponent, BaseIndex, BaseTensor
 from lorakit_cli.core.match import Target
 from lorakit_cli.core.tensor_file import read_header
+from lorakit_cli.core.tensor_info import SHORT_NAMES
 from lorakit_cli.core.weights_file import Piece, WeightsFile
 from lorakit_cli.errors import OutputError, UnsupportedError
 from lorakit_cli.service.applying import FusedWeights
 from lorakit_cli.service.devices import arithmetic, choose_device
 from lorakit_cli.service.dtypes import TORCH_DTYPES
-from lorakit_cli.service.fuse_request import DTYPES, PreparedFuse
+from lorakit_cli.service.fuse_request import PreparedFuse
 from lorakit_cli.service.memory import enough_memory
 from lorakit_cli.service.pipeline import open_pipeline
 from lorakit_cli.service.quiet import hushed
@@ -77,7 +78,7 @@ def written_files(base: BaseIndex, stored: Mapping[Target, BaseTensor], folder: 
 def _dtype(component: BaseComponent, asked: str | None) -> torch.dtype:
     """Give the dtype asked for, else the one that most of a component's floating values are stored in."""
     if asked:
-        return TORCH_DTYPES[DTYPES[asked]]
+        return TORCH_DTYPES[SHORT_NAMES[asked]]
     sizes: Counter[str] = Counter()
     for tensor in component.tensors.values():
         if TORCH_DTYPES[tensor.info.dtype].is_floating_point:

@@ -45,7 +45,7 @@ def _results(pool: ThreadPoolExecutor, jobs: Iterable[Job], waiting: set[Future[
     # Few are handed out ahead, so that an error or Ctrl-C is not long in coming through.
     most = 4 * _MOST
     for job in jobs:
-        waiting.add(pool.submit(_without_gradients, job))
+        waiting.add(pool.submit(_in_its_modes, job))
         if len(waiting) >= most:
             yield from _ended(waiting)
     while waiting:
@@ -60,7 +60,7 @@ def _ended(waiting: set[Future[int]]) -> Iterator[int]:
         yield job.result()
 
 
-def _without_gradients(job: Job) -> int:
+def _in_its_modes(job: Job) -> int:
     # These belong to the thread: values that are not finite are looked for where they matter.
     with ExitStack() as modes:
         if numpy := sys.modules.get("numpy"):

@@ -7,9 +7,10 @@ from lorakit_cli.core.merge_method import MergeMethod, MergeSettings
 from lorakit_cli.core.merge_slots import MergeSlot
 from lorakit_cli.core.rank_rule import RankRule
 from lorakit_cli.core.source import Source
+from lorakit_cli.core.tensor_info import SHORT_NAMES
 from lorakit_cli.errors import OptionError, UnsupportedError
 from lorakit_cli.service.combined_layers import factored_layers, vector_layers
-from lorakit_cli.service.combining import DTYPES, Wanted, layer_results, reduced
+from lorakit_cli.service.combining import Wanted, layer_results, reduced
 from lorakit_cli.service.decomposing import Total
 from lorakit_cli.service.factor_reader import FactorReader
 from lorakit_cli.service.merge_places import MeetingPlaces, meeting_places
@@ -38,7 +39,7 @@ def merge(prepared: PreparedMerge, progress: Progress | None = None) -> MergeRep
     wanted = Wanted(
         places.base,
         target,
-        DTYPES[request.dtype] if request.dtype else None,
+        SHORT_NAMES[request.dtype] if request.dtype else None,
         lambda ranks: merged_metadata(files, settings, ranks),
     )
     with FactorReader() as reader:
@@ -47,7 +48,9 @@ def merge(prepared: PreparedMerge, progress: Progress | None = None) -> MergeRep
         total = _total(request.settings)
         layers = (*factored_layers(results), *vector_layers(vectors, reader, wanted.dtype, total))
     if not layers:
-        raise UnsupportedError("the adapters cancel each other at these weights: nothing would be left")
+        raise UnsupportedError(
+            "nothing would be left: at these weights the adapters cancel each other, or are less than the dtype holds"
+        )
     metadata = wanted.metadata([result.rank for result in results])
     with Source(prepared.adapters[0].file.data) as source:
         size = write_layers(request.out, target, places.base, layers, metadata, source, overwrite=request.overwrite)

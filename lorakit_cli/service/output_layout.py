@@ -13,8 +13,9 @@ from lorakit_cli.core.local_folder import LocalFolder
 from lorakit_cli.core.match import Target
 from lorakit_cli.core.recipe import Recipe
 from lorakit_cli.core.tensor_file import read_header
+from lorakit_cli.core.tensor_info import SHORT_NAMES
 from lorakit_cli.core.weights_file import WeightsFile
-from lorakit_cli.service.fuse_request import DTYPES, PreparedFuse
+from lorakit_cli.service.fuse_request import PreparedFuse
 from lorakit_cli.service.recipes import fuse_recipe
 
 _SCHEDULER = "scheduler/scheduler_config.json"
@@ -42,7 +43,7 @@ def lay_out(prepared: PreparedFuse, sha256: Mapping[Path, str]) -> OutputLayout:
     """Lay the output of a request out. Raises UnsupportedError for a base that no single file holds."""
     base = prepared.plan.base
     stored = stored_tensors(base)
-    dtype = DTYPES.get(prepared.request.dtype or "")
+    dtype = SHORT_NAMES.get(prepared.request.dtype or "")
     if not prepared.as_file:
         return OutputLayout(stored, tuple(files_of(base, stored, dtype=dtype, most=prepared.most)))
     assert prepared.request.out is not None

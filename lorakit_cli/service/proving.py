@@ -7,13 +7,13 @@ from pathlib import Path
 
 from lorakit_cli.core.adapter_spec import AdapterSpec
 from lorakit_cli.core.bytes_done import BytesDone, Progress
-from lorakit_cli.core.tensor_info import FLOATS
+from lorakit_cli.core.tensor_info import FLOATS, SHORT_NAMES
 from lorakit_cli.core.user_path import user_path
 from lorakit_cli.core.weights_file import WeightsFile
 from lorakit_cli.errors import OutputError, RecipeError
 from lorakit_cli.service.baking import Output
 from lorakit_cli.service.devices import arithmetic, choose_device, is_present
-from lorakit_cli.service.fuse_request import DTYPES, FULL, PreparedFuse, prepare_fuse
+from lorakit_cli.service.fuse_request import FULL, PreparedFuse, prepare_fuse
 from lorakit_cli.service.fusing_in_memory import written_files
 from lorakit_cli.service.output_layout import OutputLayout, lay_out
 from lorakit_cli.service.output_texts import text_problems
@@ -106,7 +106,7 @@ def _moved(file: WeightsFile, path: Path) -> WeightsFile:
 
 def _other_dtypes(prepared: PreparedFuse, layout: OutputLayout) -> Iterator[str]:
     """Name the first tensor of each file that is not in the dtype it should be."""
-    asked = DTYPES.get(prepared.request.dtype or "")
+    asked = SHORT_NAMES.get(prepared.request.dtype or "")
     for file in layout.files:
         for piece in file.pieces:
             own = layout.stored[piece.target].info.dtype

@@ -8,9 +8,10 @@ from lorakit_cli.core.bytes_done import BytesDone, Progress
 from lorakit_cli.core.merge_slots import Merged, MergeSlot
 from lorakit_cli.core.rank_rule import RankRule
 from lorakit_cli.core.source import Source
+from lorakit_cli.core.tensor_info import SHORT_NAMES
 from lorakit_cli.errors import OptionError, UnsupportedError
 from lorakit_cli.service.combined_layers import factored_layers, vector_layers
-from lorakit_cli.service.combining import DTYPES, Wanted, layer_results, reduced
+from lorakit_cli.service.combining import Wanted, layer_results, reduced
 from lorakit_cli.service.converting import only_file
 from lorakit_cli.service.factor_reader import FactorReader
 from lorakit_cli.service.merge_places import meeting_places
@@ -50,7 +51,7 @@ def resize(request: ResizeRequest, progress: Progress | None = None) -> ResizeRe
     vectors = [slot for slot in places.slots if not slot.is_matrix]
     _require_rank(request.rule, matrices, path)
     before = max((slot.rank for slot in matrices), default=0)
-    dtype = DTYPES[request.dtype] if request.dtype else None
+    dtype = SHORT_NAMES[request.dtype] if request.dtype else None
     wanted = Wanted(places.base, target, dtype, lambda ranks: resized_metadata(file.metadata, ranks, str(before)))
     done = BytesDone(request.rule.rounds * len(matrices), progress)
     with FactorReader() as reader:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _WIDEST, _NARROWEST = "F32", "BF16"
 _KEPT = frozenset({"F32", "F16", "BF16"})
 
-Factors = tuple[NDArray[Any], NDArray[Any]]
+Pair = tuple[NDArray[Any], NDArray[Any]]
 
 
 def inner_size(slot: MergeSlot, *, as_stored: bool = False) -> int | None:
@@ -54,8 +54,8 @@ def device_of(slots: Sequence[MergeSlot], reader: FactorReader) -> "torch.device
 def stacked(slot: MergeSlot, reader: FactorReader, left: NDArray[Any], right: NDArray[Any]) -> None:
     """Fill `[rows, inner]`, which holds zeros, and `[inner, columns]` so that they multiply to the change of a module.
 
-    They are computed in the dtype of these; strengths and scales go into the first. Raises CorruptFileError for values
-    that are not finite.
+    They are computed in the dtype of these, or in fp64; strengths and scales go into the first. Raises
+    CorruptFileError for values that are not finite.
     """
     begin = 0
     for part in slot.contributions:
@@ -66,7 +66,7 @@ def stacked(slot: MergeSlot, reader: FactorReader, left: NDArray[Any], right: ND
         begin = end
 
 
-def thin(part: Contribution, reader: FactorReader, dtype: DTypeLike = np.float64, *, scaled: bool = True) -> Factors:
+def thin(part: Contribution, reader: FactorReader, dtype: DTypeLike = np.float64, *, scaled: bool = True) -> Pair:
     """Give the rows of a change that a module takes, as two factors, with their scale and strength in the first.
 
     Without `scaled` they are left out. Raises CorruptFileError.
@@ -93,7 +93,7 @@ def _read(part: Contribution, reader: FactorReader, dtype: DTypeLike) -> dict[st
     return factors
 
 
-def _rebuilt(part: Contribution, reader: FactorReader, dtype: DTypeLike, scale: float) -> Factors:
+def _rebuilt(part: Contribution, reader: FactorReader, dtype: DTypeLike, scale: float) -> Pair:
     """Compute the factors of an algorithm that stores others."""
     import torch
 

@@ -1,5 +1,6 @@
 """Sums of changes in exact form: factors side by side (`cat`), or added where one of the two is the same (`linear`)."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,15 +13,19 @@ from lorakit_cli.core.tensor_info import BIT_SIZES
 from lorakit_cli.errors import UnsupportedError
 from lorakit_cli.service.factor_reader import FactorReader
 from lorakit_cli.service.lanes import Job, Progress, run_side_by_side
-from lorakit_cli.service.slot_factors import Factors, device_of, dtype_of, inner_size, stacked, thin
+from lorakit_cli.service.low_rank import factor
+from lorakit_cli.service.slot_factors import Pair, device_of, dtype_of, inner_size, stacked, thin
 from lorakit_cli.service.stored_factors import StoredFactors, compared, quick_norm, store
 
-# What rounding leaves of a sum that is none, relative to what was summed.
-_NOTHING = 1e-7
+# From here on down, relative to what was summed, a sum is made in fp64 and looked at closely: fp32 has few digits of it
+# left, and squares none.
+_LITTLE = 1e-4
+# An error of this share of a change is as good as one of all of it.
+_ALL = 0.999
 # So many modules make a job.
 _AT_ONCE = 8
 
-Give = Callable[[MergeSlot, FactorReader, DTypeLike], Factors]
+Give = Callable[[MergeSlot, FactorReader, DTypeLike], Pair]
 
 
 def stack(
@@ -57,7 +62,7 @@ def approximate(
     """
     from lorakit_cli.service.task_arithmetic import merged_factors
 
-    def give(slot: MergeSlot, reader: FactorReader, wide: DTypeLike) -> Factors:
+    def give(slot: MergeSlot, reader: FactorReader, wide: DTypeLike) -> Pair:
         return merged_factors(slot, reader, settings)
 
     return _each(slots, reader, dtype, give, progress, exact=False)
@@ -77,15 +82,8 @@ def _each(
     def job(own: Sequence[MergeSlot]) -> Job:
         def run() -> int:
             for slot in own:
-                stored = dtype or dtype_of(slot, reader)
-                left, right = give(slot, reader, np.float32 if BIT_SIZES[stored] < BIT_SIZES["F32"] else np.float64)
-                found = quick_norm(left, right)
-                if found.norm <= _NOTHING * found.bound:
-                    left, right = left[:, :0], right[:0]
-                    result = store(slot, left, right, stored, 0.0, 0.0)
-                else:
-                    result = store(slot, left, right, stored, found.norm, 0.0, found.down_squares)
-                done[id(slot)] = result if exact else compared(result, left, right, reader)
+                result, pair = _stored(slot, reader, dtype or dtype_of(slot, reader), give)
+                done[id(slot)] = result if exact else compared(result, *pair, reader)
             return len(own)
 
         return run
@@ -94,12 +92,34 @@ def _each(
     return [done[id(slot)] for slot in slots]
 
 
+def _stored(slot: MergeSlot, reader: FactorReader, dtype: str, give: Give) -> tuple[StoredFactors, Pair]:
+    """Store the factors of a module, none where they come to nothing; give them also as they were before rounding."""
+    left, right = give(slot, reader, np.float32 if BIT_SIZES[dtype] < BIT_SIZES["F32"] else np.float64)
+    down_squares: NDArray[Any] | None
+    norm, bound, down_squares = quick_norm(left, right)
+    if norm <= _LITTLE * bound < math.inf:
+        left, right = give(slot, reader, np.float64)
+        norm, down_squares = _close_norm(left, right), None
+    result = store(slot, left, right, dtype, norm, 0.0, down_squares)
+    if result.error >= _ALL * norm:
+        # What rounding adds to so little is as much as all of it.
+        left, right = left[:, :0], right[:0]
+        result = store(slot, left, right, dtype, norm, norm)
+    return result, (left, right)
+
+
+def _close_norm(left: NDArray[Any], right: NDArray[Any]) -> float:
+    """Give the norm of a product whose terms all but cancel each other, 0 for what rounding leaves of none."""
+    found = factor(left[None], right[None])
+    return math.hypot(*(value for value in found.values[0].tolist() if value > found.floor[0]))
+
+
 def _some(slots: Sequence[MergeSlot]) -> Iterator[Sequence[MergeSlot]]:
     for begin in range(0, len(slots), _AT_ONCE):
         yield slots[begin : begin + _AT_ONCE]
 
 
-def _side_by_side(slot: MergeSlot, reader: FactorReader, wide: DTypeLike) -> Factors:
+def _side_by_side(slot: MergeSlot, reader: FactorReader, wide: DTypeLike) -> Pair:
     inner = inner_size(slot, as_stored=True)
     if inner is None:
         kinds = " + ".join(dict.fromkeys(part.share.layer.kind.name for part in slot.contributions))
@@ -113,7 +133,7 @@ def _side_by_side(slot: MergeSlot, reader: FactorReader, wide: DTypeLike) -> Fac
     return left, right
 
 
-def _added(slot: MergeSlot, reader: FactorReader, wide: DTypeLike) -> Factors:
+def _added(slot: MergeSlot, reader: FactorReader, wide: DTypeLike) -> Pair:
     if len(slot.contributions) == 1:
         return _side_by_side(slot, reader, wide)
     if any(not part.share.layer.kind.product or not part.share.covers for part in slot.contributions):
@@ -124,9 +144,9 @@ def _added(slot: MergeSlot, reader: FactorReader, wide: DTypeLike) -> Factors:
     pairs = [thin(part, reader, wide, scaled=False) for part in slot.contributions]
     scales = [part.share.layer.scale * part.strength for part in slot.contributions]
     ups, downs = zip(*pairs, strict=True)
-    if all(_same(down, downs[0]) for down in downs):
+    if all(np.array_equal(down, downs[0]) for down in downs):
         return _weighted(ups, scales), downs[0]
-    if all(_same(up, ups[0]) for up in ups):
+    if all(np.array_equal(up, ups[0]) for up in ups):
         return ups[0], _weighted(downs, scales)
     raise UnsupportedError(
         f"{slot.place.stem}: {' and '.join(dict.fromkeys(part.adapter for part in slot.contributions))} differ in both "
@@ -138,7 +158,3 @@ def _added(slot: MergeSlot, reader: FactorReader, wide: DTypeLike) -> Factors:
 def _weighted(factors: Sequence[NDArray[Any]], scales: Sequence[float]) -> NDArray[Any]:
     total: NDArray[Any] = np.stack([factor * scale for factor, scale in zip(factors, scales, strict=True)]).sum(0)
     return total
-
-
-def _same(one: NDArray[Any], other: NDArray[Any]) -> bool:
-    return np.array_equal(one, other)

@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorakit_cli.core.merge_slots import MergeSlot
+from lorakit_cli.core.tensor_info import SHORT_NAMES
 from lorakit_cli.errors import UnsupportedError
+from lorakit_cli.kinds.norms import frobenius
 from lorakit_cli.service.factor_reader import FactorReader
 from lorakit_cli.service.slot_factors import inner_size, stacked
 from lorakit_cli.service.stored_values import as_bytes, rounded, widened
@@ -56,12 +58,16 @@ def store(
     else:
         moved = quick_norm(np.concatenate([up_moves, up], 1), np.concatenate([down + down_moves, down_moves])).norm
     if not math.isfinite(moved):
-        name = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}[dtype]
-        raise UnsupportedError(
-            f"{slot.place.stem} has values that {name} cannot hold; choose another --dtype: bf16 or fp32"
-        )
-    error = (tail**2 + moved**2) ** 0.5
+        raise not_held(slot, dtype)
+    error = math.hypot(tail, moved)
     return StoredFactors(slot, up.shape[1], dtype, up_bytes, down_bytes, norm, tail, error, norm)
+
+
+def not_held(slot: MergeSlot, dtype: str) -> UnsupportedError:
+    """Say that a dtype cannot hold a module's values, and what can."""
+    name = next(short for short, each in SHORT_NAMES.items() if each == dtype)
+    advice = "choose smaller weights" if name == "fp32" else "choose --dtype bf16 or fp32, or smaller weights"
+    return UnsupportedError(f"{slot.place.stem} has values that {name} cannot hold; {advice}")
 
 
 def _rounded(values: NDArray[Any], dtype: str) -> tuple[bytes, NDArray[Any]]:
@@ -76,10 +82,14 @@ def compared(result: StoredFactors, up: NDArray[Any], down: NDArray[Any], reader
     rest = max(result.error**2 - result.tail**2, 0.0)
     inner = inner_size(slot)
     if inner is None:
+        import torch
+
+        from lorakit_cli.service.dense_rank import left_out
         from lorakit_cli.service.slot_values import whole
 
-        exact = whole(slot, reader.tensors).cpu().numpy()
-        norm, apart = float(np.linalg.norm(exact)), float(np.linalg.norm(up @ down - exact))
+        exact = whole(slot, reader.tensors)
+        factors = (torch.from_numpy(factor).to(exact.device) for factor in (up, down))
+        norm, apart = float(frobenius(exact)), left_out(exact, *factors)
     else:
         left, right = np.zeros((slot.matrix[0], inner)), np.empty((inner, slot.matrix[1]))
         stacked(slot, reader, left, right)
@@ -97,9 +107,9 @@ class ProductNorm(NamedTuple):
 
 
 def quick_norm(up: NDArray[Any], down: NDArray[Any], down_squares: NDArray[Any] | None = None) -> ProductNorm:
-    """Give the norm of a product to six digits, from `down @ down^T` in fp32 where that is known.
+    """Give the norm of a product to five digits, from `down @ down^T` in fp32 where that is known.
 
-    Its squares are in fp32 where they are neither lost nor cancel.
+    Squares are in fp32 where they are neither lost nor cancel.
     """
     left = up.astype(np.float32, copy=False)
     lefts = left.T @ left
@@ -107,14 +117,21 @@ def quick_norm(up: NDArray[Any], down: NDArray[Any], down_squares: NDArray[Any] 
         right = down.astype(np.float32, copy=False)
         down_squares = right @ right.T
     squared, bound = float((lefts * down_squares).sum()), float(lefts.diagonal() @ down_squares.diagonal())
-    if _LEAST < squared < math.inf and squared > _CANCELLED * bound:
+    sizes = float(lefts.trace()), float(down_squares.trace())
+    if min(*sizes, squared) > _LEAST and squared < math.inf and squared > _CANCELLED * bound:
         return ProductNorm(math.sqrt(squared), math.sqrt(bound), down_squares)
     lengths = np.linalg.norm(up.astype(np.float64), axis=0), np.linalg.norm(down.astype(np.float64), axis=1)
     return ProductNorm(product_norm(up, down), float(np.linalg.norm(lengths[0] * lengths[1])), down_squares)
 
 
 def product_norm(up: NDArray[Any], down: NDArray[Any]) -> float:
-    """Give the norm of a product of factors in fp64, from the squares of both (see `kinds/norms.py`)."""
-    up, down = up.astype(np.float64, copy=False), down.astype(np.float64, copy=False)
-    # Of a product that is zero, rounding may leave less than nothing.
-    return math.sqrt(max(float(((up.T @ up) * (down @ down.T)).sum()), 0.0))
+    """Give the norm of a product of factors in fp64, from the squares of both: what `kinds/norms.py` says of torch's.
+
+    They are brought to one size first, so that no square is lost.
+    """
+    sizes = [float(np.abs(factor).max(initial=0.0)) for factor in (up, down)]
+    if not all(sizes):
+        return 0.0
+    up, down = up.astype(np.float64) / sizes[0], down.astype(np.float64) / sizes[1]
+    squared = float(((up.T @ up) * (down @ down.T)).sum())
+    return math.sqrt(max(squared, 0.0)) * sizes[0] * sizes[1]

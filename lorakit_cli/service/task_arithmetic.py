@@ -20,7 +20,7 @@ from lorakit_cli.errors import UnsupportedError
 from lorakit_cli.service.decomposing import Total
 from lorakit_cli.service.factor_reader import FactorReader
 from lorakit_cli.service.largest_values import keep_largest
-from lorakit_cli.service.slot_factors import Factors, thin
+from lorakit_cli.service.slot_factors import Pair, thin
 from lorakit_cli.service.slot_values import change_of
 from lorakit_cli.service.tensors import TensorReader
 
@@ -48,7 +48,7 @@ def total_by(settings: MergeSettings) -> Total:
     return total
 
 
-def merged_factors(slot: MergeSlot, reader: FactorReader, settings: MergeSettings) -> Factors:
+def merged_factors(slot: MergeSlot, reader: FactorReader, settings: MergeSettings) -> Pair:
     """Merge the factors of a module each by itself, at the root of each weight.
 
     Their product has cross terms, so that it is no merge of the changes, but what peft makes under this name. Raises

@@ -253,9 +253,20 @@ def test_weights_that_cancel(run, files, ink):
         assert not any("lora_te" in name for name in load_file(out))
         out.unlink()
         write(files / "twin.safetensors", as_kohya(ink, KOHYA))
-        with pytest.raises(UnsupportedError, match="the adapters cancel each other at these weights"):
+        with pytest.raises(UnsupportedError, match="nothing would be left: at these weights the adapters cancel"):
             run("ink.safetensors:0.7", "twin.safetensors:-0.7", **options)
         assert not out.exists()
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+def test_what_all_but_cancels_is_kept_as_far_as_the_dtype_holds_it(run, base, files, ink, halved, dtype):
+    """Squares know nothing of what is left here; neither is it called nothing where a dtype has digits for it."""
+    write(files / "twin.safetensors", as_kohya(ink, KOHYA))
+    out, report = run("ink.safetensors", "twin.safetensors:-0.9999995", "wash.safetensors:1e-6", dtype=dtype)
+    wanted = weighted((expected(ink), 5e-7), (expected(halved), 1e-6))
+    found = {key: torch.zeros_like(change) for key, change in wanted.items()} | read(base, out)
+    assert distance(found, wanted) == pytest.approx(report.error, rel=1e-3)
+    assert (report.zero > 0, report.error > 0.2) == (dtype == "fp16", dtype == "fp16")
 
 
 def test_weight_zero_is_left_out_and_said(run, base, ink):
