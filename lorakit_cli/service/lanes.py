@@ -7,8 +7,9 @@ of two cores and of sixty-four, and reading and writing go on while others compu
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
+from queue import SimpleQueue
+from threading import Lock, Thread
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,35 +30,63 @@ def run_side_by_side(jobs: Iterable[Job], device: "torch.device | None", progres
     `device` is what torch computes on, None for jobs that do without it; torch is to be there before, not loaded by a
     job. The first job that raises ends it: jobs that have not begun are left, and its exception is raised.
     """
-    with _single_threads(), ThreadPoolExecutor(_count(device)) as pool:
-        waiting: set[Future[int]] = set()
+    with _single_threads():
+        work = _Work(jobs)
+        threads = [Thread(target=work.run, daemon=True) for _ in range(_count(device))]
         try:
-            for done in _results(pool, jobs, waiting):
+            for thread in threads:
+                thread.start()
+            for done in work.results(len(threads)):
                 if progress:
                     progress(done)
-        except BaseException:
-            for job in waiting:
-                job.cancel()
-            raise
+        finally:
+            work.stop()
+            for thread in threads:
+                if thread.ident:
+                    thread.join()
 
 
-def _results(pool: ThreadPoolExecutor, jobs: Iterable[Job], waiting: set[Future[int]]) -> Iterator[int]:
-    # Few are handed out ahead, so that an error or Ctrl-C is not long in coming through.
-    most = 4 * _MOST
-    for job in jobs:
-        waiting.add(pool.submit(_in_its_modes, job))
-        if len(waiting) >= most:
-            yield from _ended(waiting)
-    while waiting:
-        yield from _ended(waiting)
+class _Work:
+    """Jobs that threads take one after another, and what they return.
 
+    Ctrl-C may come between any two steps of the main thread. Futures would be left locked by it now and then, threads
+    would wait for them for ever. A queue that is written in C has no such steps, and daemons keep no program alive.
+    """
 
-def _ended(waiting: set[Future[int]]) -> Iterator[int]:
-    done, left = wait(waiting, return_when=FIRST_COMPLETED)
-    waiting.clear()
-    waiting |= left
-    for job in done:
-        yield job.result()
+    def __init__(self, jobs: Iterable[Job]) -> None:
+        self._jobs = iter(jobs)
+        self._taking = Lock()
+        self._stopped = False
+        self._ended: SimpleQueue[int | BaseException | None] = SimpleQueue()
+
+    def run(self) -> None:
+        """Do jobs until there are none; for one thread."""
+        try:
+            while (job := self._next()) is not None:
+                self._ended.put(_in_its_modes(job))
+        except BaseException as error:
+            self._ended.put(error)
+        finally:
+            self._ended.put(None)
+
+    def results(self, threads: int) -> Iterator[int]:
+        """Give what jobs return as they end, until all threads have. Raises what one of them raised."""
+        while threads:
+            result = self._ended.get()
+            if isinstance(result, BaseException):
+                raise result
+            if result is None:
+                threads -= 1
+            else:
+                yield result
+
+    def stop(self) -> None:
+        """Let no job begin any more."""
+        self._stopped = True
+
+    def _next(self) -> Job | None:
+        with self._taking:
+            return None if self._stopped else next(self._jobs, None)
 
 
 def _in_its_modes(job: Job) -> int:
