@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lorakit_cli.core.base_index import BaseIndex
+from lorakit_cli.core.factored_layer import read_alike
 from lorakit_cli.core.merge_slots import MergeSlot
 from lorakit_cli.core.new_layer import NewLayer
 from lorakit_cli.core.new_tensor import header_of
@@ -52,7 +53,7 @@ def reduced(
         rest = vector_layers(vectors, reader, wanted.dtype)
 
         def size_of(ranks: Sequence[int]) -> int:
-            layers = [*layers_of_ranks(matrices, ranks, dtypes), *rest]
+            layers = read_alike([*layers_of_ranks(matrices, ranks, dtypes), *rest], wanted.base, differ=True)
             return file_size(layers, wanted.metadata(ranks), wanted)
 
         found = spectra(matrices, reader, total, progress)

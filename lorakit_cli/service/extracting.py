@@ -14,6 +14,7 @@ from lorakit_cli import __version__
 from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.bytes_done import BytesDone
 from lorakit_cli.core.conversion import convert_layers
+from lorakit_cli.core.factored_layer import read_alike
 from lorakit_cli.core.lora_file import LoraFile, read_lora_file
 from lorakit_cli.core.matching import match_layers
 from lorakit_cli.core.model_pairs import Pair
@@ -140,7 +141,7 @@ def _write(request: ExtractRequest, base: BaseIndex, file: LoraFile, most: int |
     matches, missed = match_layers(base, "", file, hints=False)
     if missed:
         raise OutputError(f"{missed[0].stem} of what was extracted does not fit the base: {missed[0].reason}")
-    layers = convert_layers(file, base, matches, target)
+    layers = read_alike(convert_layers(file, base, matches, target), base, differ=most is not None)
     with new_file(request.out, overwrite=request.overwrite, parents=True) as out, Source(file.data) as source:
         size = write_adapter(out, request.out, target, base, layers, file.metadata, source)
         if most is not None and size > most:

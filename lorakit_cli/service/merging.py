@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from lorakit_cli.core.bytes_done import BytesDone, Progress
+from lorakit_cli.core.factored_layer import read_alike
 from lorakit_cli.core.merge_method import MergeMethod, MergeSettings
 from lorakit_cli.core.merge_slots import MergeSlot
 from lorakit_cli.core.rank_rule import RankRule
@@ -51,6 +52,7 @@ def merge(prepared: PreparedMerge, progress: Progress | None = None) -> MergeRep
         raise UnsupportedError(
             "nothing would be left: at these weights the adapters cancel each other, or are less than the dtype holds"
         )
+    layers = read_alike(layers, places.base, differ=request.rule.size is not None)
     metadata = wanted.metadata([result.rank for result in results])
     with Source(prepared.adapters[0].file.data) as source:
         size = write_layers(request.out, target, places.base, layers, metadata, source, overwrite=request.overwrite)

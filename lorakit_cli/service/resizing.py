@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lorakit_cli.core.bytes_done import BytesDone, Progress
+from lorakit_cli.core.factored_layer import read_alike
 from lorakit_cli.core.merge_slots import Merged, MergeSlot
 from lorakit_cli.core.rank_rule import RankRule
 from lorakit_cli.core.source import Source
@@ -59,6 +60,7 @@ def resize(request: ResizeRequest, progress: Progress | None = None) -> ResizeRe
         layers = (*factored_layers(results), *vector_layers(vectors, reader, dtype))
     if not layers:
         raise UnsupportedError(f"{path} changes nothing at all, so that nothing would be left of it")
+    layers = read_alike(layers, places.base, differ=request.rule.size is not None)
     metadata = wanted.metadata([result.rank for result in results])
     with Source(file.data) as source:
         size = write_layers(request.out, target, places.base, layers, metadata, source, overwrite=request.overwrite)

@@ -99,10 +99,11 @@ def test_what_has_no_factors_is_kept_on_request(lorakit, here, models):
         assert float((change - kept[name]).norm()) <= 1e-3 * float(change.norm()), name
 
 
-def test_diffusers_loads_it_with_the_same_effect(lorakit, base, adapters, tmp_path):
+@pytest.mark.parametrize("options", [("--rank", 8), ("--energy", 0.99999999, "--to", "kohya")])
+def test_diffusers_loads_it_with_the_same_effect(lorakit, base, adapters, tmp_path, options):
     ink = specs(adapters, "ink.safetensors:0.8")
     assert lorakit("fuse", "--base", base, *ink, "--out", "tuned", "--dtype", "fp32").exit_code == 0
-    report = extracted(lorakit, base, "tuned", "--rank", 8, "--dtype", "fp32")
+    report = extracted(lorakit, base, "tuned", *options, "--dtype", "fp32")
     assert report["not_captured"] == []
     assert report["error"] < 1e-4
     pipeline = DiffusionPipeline.from_pretrained(base, dtype=torch.float32)

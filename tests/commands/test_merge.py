@@ -71,12 +71,35 @@ def test_the_reports_as_json_have_these_keys(merge, lorakit, base, adapters, her
     assert 0 < report["error"] < 1
 
 
-@pytest.mark.parametrize("options", [(), ("--rank", 3), ("--to", "kohya"), ("--dtype", "fp32", "--energy", 0.9)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--rank", 3),
+        ("--to", "kohya"),
+        ("--to", "kohya", "--rank", 3),
+        ("--to", "kohya", "--energy", 0.9),
+        ("--dtype", "fp32", "--energy", 0.9),
+    ],
+)
 def test_diffusers_loads_what_was_written(merge, base, here, options):
     merge("--out", "out.safetensors", *options)
     pipeline = build_pipeline()
     pipeline.load_lora_weights(here, weight_name="out.safetensors")
     assert distance(loaded_deltas(pipeline), read(base, here / "out.safetensors")) < 1e-6
+
+
+@pytest.mark.parametrize("rule", [("--energy", 0.9), ("--size", "200kB"), ("--rank", 2)])
+def test_diffusers_loads_a_resized_file_of_kohya_whatever_its_ranks(lorakit, base, adapters, here, rule):
+    """It loses alphas of a UNet and its text encoder that differ, even where each is the rank of its layer."""
+    arguments = ["--to", "kohya", "--out", "out.safetensors", "--base", base, *rule, "--json"]
+    report = done(lorakit("resize", adapters / "ink.safetensors", *arguments))
+    assert (report["rank_after"][0] < report["rank_after"][1]) == (rule[0] != "--rank")
+    pipeline = build_pipeline()
+    pipeline.load_lora_weights(here, weight_name="out.safetensors")
+    assert distance(loaded_deltas(pipeline), read(base, here / "out.safetensors")) < 1e-6
+    alphas = {float(value) for name, value in load_file("out.safetensors").items() if name.endswith(".alpha")}
+    assert alphas == ({2.0} if rule[0] == "--rank" else set())
 
 
 def test_peft_loads_what_was_written_for_it(merge, base, here):

@@ -76,7 +76,8 @@ def test_each_layer_gets_the_least_rank_that_does(run, base, ink, rule, value):
         name = key[1] if key[0] == "unet" else f"text_model.{key[1]}"
         stem = KOHYA[key[0]] + name.replace(".", "_")
         assert tensors[f"{stem}.lora_down.weight"].shape[0] == wanted
-        assert float(tensors[f"{stem}.alpha"]) == wanted
+        # Where there is none, all programs take the rank for it.
+        assert f"{stem}.alpha" not in tensors
         ranks.add(wanted)
     assert report.rank_after == (min(ranks), max(ranks))
     assert len(ranks) > 1
@@ -113,7 +114,7 @@ def test_the_error_includes_rounding(run, base, ink, dtype):
     out, report = run(ink, rank=6, dtype=dtype)
     assert report.error == pytest.approx(distance(read(base, out), expected(ink)), rel=1e-3, abs=1e-12)
     assert report.error < {"fp16": 2**-10, "bf16": 2**-7, "fp32": 2**-23}[dtype]
-    assert load_file(out).keys() == as_kohya(ink, KOHYA).keys()
+    assert load_file(out).keys() == {name for name in as_kohya(ink, KOHYA) if not name.endswith(".alpha")}
 
 
 def test_the_dtype_stays_and_scales_go_into_the_factors(run, ink):
