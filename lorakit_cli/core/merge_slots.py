@@ -38,6 +38,14 @@ class Contribution(NamedTuple):
     share: Share
     strength: float
 
+    @property
+    def inner(self) -> int | None:
+        """The inner size of two factors that stand for it, None where there are none."""
+        kind = self.share.layer.kind
+        if kind.product:
+            return self.share.layer.rank
+        return kind.thin.inner(self.share.layer.shapes) if kind.thin else None
+
 
 class MergeSlot(NamedTuple):
     """A parameter of a module under its new name, the shape of it, and all that changes it."""
@@ -76,6 +84,12 @@ class MergeSlot(NamedTuple):
         """The ranks of all that changes it, added up; what has none counts as a whole matrix."""
         whole = min(self.matrix) if self.is_matrix else 0
         return sum(part.share.layer.rank or whole for part in self.contributions)
+
+    @property
+    def highest_rank(self) -> int:
+        """The highest rank that the sum of all that changes it can have; that of a LoHa is the square of its own."""
+        whole = min(self.matrix)
+        return min(whole, sum(part.inner or whole for part in self.contributions))
 
 
 def merge_slots(base: BaseIndex, adapters: Sequence[Merged], target: TargetLayout) -> tuple[MergeSlot, ...]:

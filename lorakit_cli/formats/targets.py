@@ -84,7 +84,7 @@ def _diffusers(base: BaseIndex, component: BaseComponent) -> Write:
     if component.name not in _LOADED and not encoder:
         raise UnsupportedError(
             f"diffusers' load_lora_weights loads nothing into a {component.name} of class {component.class_name}; "
-            "the peft layout holds it"
+            "the kohya, comfy and peft layouts hold it"
         )
     return lambda module: f"{component.name}.{component.long_name(module)}"
 

@@ -43,7 +43,7 @@ def layers_of_ranks(slots: Sequence[MergeSlot], ranks: Sequence[int], dtypes: Se
 def vector_layers(
     slots: Sequence[MergeSlot], reader: FactorReader, dtype: str | None, total: Total | None = None
 ) -> tuple[NewLayer, ...]:
-    """Write the sums of norms and biases, or what else `total` makes of them.
+    """Write the sums of norms and biases, or what else `total` makes of them; what comes to nothing is left out.
 
     Raises UnsupportedError for values that the dtype cannot hold.
     """
@@ -53,7 +53,9 @@ def vector_layers(
 
     changes = ((total or whole)(slot, reader.tensors).cpu().numpy() for slot in slots)
     return tuple(
-        _vector(slot, change, dtype or dtype_of(slot, reader)) for slot, change in zip(slots, changes, strict=True)
+        _vector(slot, change, dtype or dtype_of(slot, reader))
+        for slot, change in zip(slots, changes, strict=True)
+        if change.any()
     )
 
 

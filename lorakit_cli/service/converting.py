@@ -1,15 +1,18 @@
 """Write an adapter in another layout, with the same changes: converted, read back and compared before it appears."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from lorakit_cli.core.adapter_spec import AdapterSpec
 from lorakit_cli.core.base_index import BaseIndex
 from lorakit_cli.core.conversion import convert_layers
 from lorakit_cli.core.lora_file import LoraFile
 from lorakit_cli.core.new_layer import NewLayer
 from lorakit_cli.core.source import Source
 from lorakit_cli.core.target_layout import TargetLayout
+from lorakit_cli.core.user_path import user_path
 from lorakit_cli.errors import OptionError
 from lorakit_cli.formats.targets import TARGETS
 from lorakit_cli.service.convert_report import Approximated, ConvertReport
@@ -80,8 +83,18 @@ def convert(request: ConvertRequest) -> ConvertReport:
 
 
 def only_file(source: str, *, allow_pickle: bool = False) -> Path:
-    """Find the one adapter file that a word on the command line means. Raises OptionError where it means several."""
+    """Find the one adapter file that a word on the command line means.
+
+    Raises OptionError where it means several, or states a weight, at which nothing is applied here.
+    """
     files = find_files(source, allow_pickle=allow_pickle)
+    if source.startswith("https://") or not user_path(source).exists():
+        spec = AdapterSpec.parse(source)
+        if spec.weight is not None or spec.block_weights:
+            raise OptionError(
+                f"{source}: this takes the file as it is, without a weight; "
+                f"`lorakit merge --lora {shlex.quote(source)} --out FILE` writes an adapter of that strength"
+            )
     if len(files) > 1:
         raise OptionError(f"{source} holds several adapters, name one: {', '.join(file.name for file in files)}")
     return files[0]

@@ -88,10 +88,10 @@ def _total(settings: MergeSettings) -> Total | None:
 
 def _require_rank(rule: RankRule, matrices: Sequence[MergeSlot]) -> None:
     """Refuse a rank above that of every sum. Raises OptionError."""
-    highest = max((slot.rank for slot in matrices), default=0)
+    highest = max((slot.highest_rank for slot in matrices), default=0)
     if rule.rank is not None and rule.rank > highest > 0:
         raise OptionError(
-            f"--rank {rule.rank}: the ranks of the adapters add up to {highest} at most; ask for {highest} or less, "
+            f"--rank {rule.rank}: no layer of the sum has a rank above {highest}; ask for {highest} or less, "
             "or leave it out for --method cat"
         )
 
@@ -124,7 +124,7 @@ def _report(
         layout=prepared.target.name,
         adapters=tuple(_adapters(prepared, places.slots, files)),
         layers=layers,
-        unchanged=sum(not slot.is_matrix for slot in places.slots),
+        unchanged=layers - sum(bool(result.rank) for result in results),
         zero=sum(not result.rank for result in results),
         size=size,
         rank_before=everything.rank_before,

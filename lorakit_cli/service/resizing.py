@@ -72,7 +72,7 @@ def resize(request: ResizeRequest, progress: Progress | None = None) -> ResizeRe
         architecture=places.name,
         layout=target.name,
         layers=len(layers),
-        unchanged=len(vectors),
+        unchanged=len(layers) - sum(bool(result.rank) for result in results),
         zero=sum(not result.rank for result in results),
         size_before=file.size,
         size=size,
@@ -88,7 +88,7 @@ def resize(request: ResizeRequest, progress: Progress | None = None) -> ResizeRe
 
 def _require_rank(rule: RankRule, matrices: Sequence[MergeSlot], path: Path) -> None:
     """Refuse a rank above all that there are: nothing would be gained. Raises OptionError."""
-    highest = max((slot.rank for slot in matrices), default=0)
+    highest = max((slot.highest_rank for slot in matrices), default=0)
     if not highest:
         raise OptionError(f"{path} has no layer with a rank, only norms, biases and the like; nothing can be resized")
     if rule.rank is not None and rule.rank > highest:

@@ -33,16 +33,9 @@ def inner_size(slot: MergeSlot, *, as_stored: bool = False) -> int | None:
     sizes = [
         size
         for part in slot.contributions
-        if (size := _inner(part)) and (size <= most or (as_stored and part.share.layer.kind.product))
+        if (size := part.inner) and (size <= most or (as_stored and part.share.layer.kind.product))
     ]
     return sum(sizes) if len(sizes) == len(slot.contributions) else None
-
-
-def _inner(part: Contribution) -> int | None:
-    layer = part.share.layer
-    if layer.kind.product:
-        return layer.rank
-    return layer.kind.thin.inner(layer.shapes) if layer.kind.thin else None
 
 
 def device_of(slots: Sequence[MergeSlot], reader: FactorReader) -> "torch.device | None":

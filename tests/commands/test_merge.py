@@ -203,7 +203,7 @@ def test_library_names_weights_and_triggers(lorakit, here):
         (("--out", "x.safetensors", "--seed", 3), "--seed is for methods that draw lots"),
         (("--out", "x.safetensors", "--majority-sign", "total"), "--majority-sign is for methods that elect signs"),
         (("--out", "x.safetensors", "--rank", 3, "--energy", 0.9), "--rank and --energy exclude each other"),
-        (("--out", "x.safetensors", "--rank", 99), "add up to 12 at most"),
+        (("--out", "x.safetensors", "--rank", 99), "no layer of the sum has a rank above 12"),
         (("--out", "x.safetensors", "--size", "2kB"), "ask for at least"),
     ],
 )
@@ -233,6 +233,14 @@ def test_resize_refuses_in_one_line(lorakit, adapters, base, here, arguments, me
     source = adapters / "ink.safetensors"
     refused(lorakit("resize", source, "--base", base, "--out", "x.safetensors", *arguments), message, code=2)
     assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [("resize", "--rank", 2), ("convert", "--to", "kohya")])
+def test_a_weight_where_none_is_applied_is_refused(lorakit, adapters, base, here, command):
+    ink = f"{adapters / 'ink.safetensors'}:0.5"
+    result = lorakit(command[0], ink, *command[1:], "--base", base, "--out", "x.safetensors")
+    refused(result, "takes the file as it is, without a weight; `lorakit merge --lora ", 2)
+    assert not (here / "x.safetensors").exists()
 
 
 def test_resize_never_writes_over_its_input(lorakit, adapters, base):

@@ -226,6 +226,16 @@ def test_other_algorithms_become_the_closest_lora(run, base):
     assert report.error == pytest.approx(lost**0.5, rel=1e-4)
 
 
+def test_the_rank_of_a_loha_is_the_square_of_its_own(run, base):
+    tensors, hada = loha(f"{STEM}q", 16, 16, 2)
+    out, report = run(tensors, rank=4)
+    key = "unet", "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+    assert torch.allclose(read(base, out)[key].double(), hada, atol=1e-5)
+    assert report.rank_after == (4, 4)
+    with pytest.raises(OptionError, match=r"no layer of .* has a rank above 4; ask for 4 or less"):
+        run(tensors, rank=5, overwrite=True)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_values_that_are_not_finite_are_named(run, ink, value, tmp_path):
     tensors = as_kohya(ink, KOHYA)
