@@ -81,7 +81,8 @@ def test_on_a_terminal_a_bar_shows_the_steps(base):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_interrupted_it_leaves_no_half_file_and_says_130(base, here):
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_it_leaves_no_half_file_and_says_so(base, here, sent, code):
     options = ["--base", str(base), "--steps", "1", "--seed", "1-9999", "--out", "many/", "x"]
     running = subprocess.Popen(
         [sys.executable, "-m", "lorakit_cli", "generate", *options],
@@ -92,9 +93,9 @@ def test_interrupted_it_leaves_no_half_file_and_says_130(base, here):
     while not list(here.glob("many/*.png")):
         assert running.poll() is None
         time.sleep(0.05)
-    running.send_signal(signal.SIGINT)
+    running.send_signal(sent)
     stdout, stderr = running.communicate(timeout=60)
-    assert (running.returncode, stdout, stderr) == (130, "", "error: interrupted\n")
+    assert (running.returncode, stdout, stderr) == (code, "", "error: interrupted\n")
     for path in (here / "many").iterdir():
         assert path.suffix == ".png"
         with Image.open(path) as picture:
