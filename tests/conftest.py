@@ -1,5 +1,6 @@
 """Fixtures: a tiny real pipeline with two real adapters on disk, and ways to run the program."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from tests.web_server import Certificates, WebServer
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# As in the program itself: looking through all that torch and transformers keep takes a tenth of the time.
+gc.set_threshold(100_000, 50, 50)
 # Workers that run side by side must not each take every core; before torch is imported, which reads it then.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
