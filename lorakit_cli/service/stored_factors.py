@@ -66,8 +66,8 @@ def store(
 def not_held(slot: MergeSlot, dtype: str) -> UnsupportedError:
     """Say that a dtype cannot hold a module's values, and what can."""
     name = next(short for short, each in SHORT_NAMES.items() if each == dtype)
-    advice = "choose smaller weights" if name == "fp32" else "choose --dtype bf16 or fp32, or smaller weights"
-    return UnsupportedError(f"{slot.place.stem} has values that {name} cannot hold; {advice}")
+    wider = {"fp16": "--dtype bf16 or fp32, or ", "bf16": "--dtype fp32, or ", "fp32": ""}[name]
+    return UnsupportedError(f"{slot.place.stem} has values that {name} cannot hold; choose {wider}smaller weights")
 
 
 def _rounded(values: NDArray[Any], dtype: str) -> tuple[bytes, NDArray[Any]]:
