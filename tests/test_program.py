@@ -70,6 +70,17 @@ def test_without_arguments_the_help_is_shown(lorakit):
     assert "list-adapters" in result.stderr
 
 
+def loaded_by(arguments, libraries=HEAVY):
+    """Run the program in a process of its own; give the libraries that it has loaded, and its exit code."""
+    code = (
+        "import sys\nfrom lorakit_cli.app import app\n"
+        f"try: app({arguments!r})\nexcept SystemExit as end: code = end.code\n"
+        f"print([name for name in {libraries} if name in sys.modules], code, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    return done.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -90,26 +101,14 @@ def test_without_arguments_the_help_is_shown(lorakit):
 def test_what_reads_headers_only_loads_no_heavy_library(base, checkpoint, adapters, arguments):
     ink = adapters / "ink.safetensors"
     arguments = [part.format(base=base, checkpoint=checkpoint, ink=ink) for part in arguments]
-    code = (
-        "import sys\nfrom lorakit_cli.app import app\n"
-        f"try: app({arguments!r})\nexcept SystemExit as end: code = end.code\n"
-        # pydantic is what Typer converts numbers with.
-        f"print([name for name in {(*HEAVY, 'pydantic')} if name in sys.modules], code, file=sys.stderr)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stderr.splitlines()[-1] == "[] 0"
+    # pydantic is what Typer converts numbers with.
+    assert loaded_by(arguments, (*HEAVY, "pydantic")) == "[] 0"
 
 
 @pytest.mark.parametrize("options", [[], ["--adapters-only"]])
 def test_adapters_are_saved_without_any_heavy_library(base, adapters, here, options):
     arguments = ["save", "--base", str(base), "-l", f"{adapters / 'ink.safetensors'}:0.5", "--out", "set", *options]
-    code = (
-        "import sys\nfrom lorakit_cli.app import app\n"
-        f"try: app({arguments!r})\nexcept SystemExit as end: code = end.code\n"
-        f"print([name for name in {HEAVY} if name in sys.modules], code, file=sys.stderr)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stderr.splitlines()[-1] == "[] 0"
+    assert loaded_by(arguments) == "[] 0"
     assert (here / "set" / "adapters" / "ink.safetensors").is_file()
 
 
@@ -126,13 +125,7 @@ def test_adapters_are_saved_without_any_heavy_library(base, adapters, here, opti
 def test_products_of_factors_are_done_with_before_torch_would_have_started(base, adapters, here, arguments):
     places = {name: adapters / f"{name}.safetensors" for name in ("ink", "wash")}
     arguments = [*(part.format(**places) for part in arguments), "--base", str(base)]
-    code = (
-        "import sys\nfrom lorakit_cli.app import app\n"
-        f"try: app({arguments!r})\nexcept SystemExit as end: code = end.code\n"
-        f"print([name for name in {HEAVY} if name in sys.modules], code, file=sys.stderr)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stderr.splitlines()[-1] == "['numpy'] 0"
+    assert loaded_by(arguments) == "['numpy'] 0"
 
 
 def test_adapters_of_8_bits_need_no_torch_either(base, adapters, here):
@@ -145,12 +138,7 @@ def test_adapters_of_8_bits_need_no_torch_either(base, adapters, here):
     small = {name: tensors[name].to(torch.float8_e4m3fn) for name in names[::4] if tensors[name].dim() > 1}
     save_file(tensors | small, here / "mixed.safetensors")
     arguments = ["resize", "mixed.safetensors", "--rank", "2", "--base", str(base), "--out", "new.safetensors"]
-    code = (
-        f"import sys\nfrom lorakit_cli.app import app\ntry: app({arguments!r})\n"
-        "except SystemExit as end: code = end.code\nprint('torch' in sys.modules, code, file=sys.stderr)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stderr.splitlines()[-1] == "False 0"
+    assert loaded_by(arguments) == "['numpy'] 0"
 
 
 def complete(line, shell="zsh", code="from lorakit_cli.app import main; main()"):

@@ -256,7 +256,6 @@ def test_the_card_names_base_and_adapters(lorakit, here, base, adapters):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_sums_made_on_cuda_are_proved_there_and_here(lorakit, here, base, adapters):
     ink = specs(adapters, "ink.safetensors:0.75")
     fused(lorakit, "--base", base, *ink, "--device", "cuda", "--out", "out", "--verify", "full")
