@@ -36,9 +36,10 @@ def rules_within(
         ranks = ranks_within([Spectrum(*entry) for entry in zip(spectra, costs, strict=True)], budget, size_of)
     except ValueError as error:
         (least,) = error.args
+        narrower = ", or store it in fp16" if "F32" in dtypes else ""
         raise OptionError(
             f"--size {budget} bytes is too little: with rank 1 in every layer the file has {least}; "
-            f"ask for at least {-(-least // 10_000) / 100:.2f}MB, or store it in fp16"
+            f"ask for at least {-(-least // 10_000) / 100:.2f}MB{narrower}"
         ) from error
     chosen: Mapping[int, int] = {id(slot): rank for slot, rank in zip(slots, ranks, strict=True)}
     return lambda slot: RankRule(rank=chosen[id(slot)])

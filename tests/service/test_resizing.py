@@ -105,8 +105,10 @@ def test_a_size_that_is_too_small_names_the_least(run, ink, tmp_path):
     assert not (tmp_path / "out.safetensors").exists()
     out, report = run(ink, size=least)
     assert (out.stat().st_size, report.rank_after) == (least, (1, 1))
-    with pytest.raises(OptionError, match=f"file has {least}"):
+    with pytest.raises(OptionError, match=rf"file has {least}; ask for at least 0\.\d\dMB, or store it in fp16$"):
         run(ink, size=least - 1, overwrite=True)
+    with pytest.raises(OptionError, match=r"ask for at least 0\.\d\dMB$"):
+        run(ink, size=5000, overwrite=True, dtype="fp16")
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
