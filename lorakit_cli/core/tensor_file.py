@@ -120,7 +120,14 @@ def header_length(path: PurePath, start: bytes, size: int, advice: str = _AGAIN)
 
 def impostor(start: bytes) -> str | None:
     """Say by its first bytes what a file is that only bears an adapter's name, None where nothing speaks against it."""
+    if begins_as_header(start):
+        return None
     return next((what for mark, what in _IMPOSTORS.items() if start[:_START].lstrip().startswith(mark)), None)
+
+
+def begins_as_header(start: bytes) -> bool:
+    """Tell whether a file begins as a safetensors file does: with a length, whose bytes may be anybody's, and JSON."""
+    return start[4:8] == bytes(4) and start[8:9] == b"{"
 
 
 def parse_header(

@@ -10,7 +10,7 @@ from typing import Any
 from lorakit_cli.core.adapter_spec import FILE_SUFFIXES
 from lorakit_cli.core.downloads import download_bar
 from lorakit_cli.core.record import Record
-from lorakit_cli.core.tensor_file import impostor, read_header
+from lorakit_cli.core.tensor_file import begins_as_header, impostor, read_header
 from lorakit_cli.errors import CorruptFileError, DownloadError, PickleError
 from lorakit_cli.sources.web_cache import WebCache
 from lorakit_cli.sources.web_name import safe_name, suffix_of
@@ -116,11 +116,9 @@ def _with_suffix(name: str, path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(_START)
     suffix, instead = suffix_of(name), impostor(start) if start else "empty"
-    pickled = start.startswith((b"PK\x03\x04", b"\x80"))
-    # A header's length may begin like anything.
-    header = start[4:8] == bytes(4) and start[8:9] == b"{"
-    if instead and not pickled and not header:
+    pickled = start.startswith((b"PK\x03\x04", b"\x80")) and not begins_as_header(start)
+    if instead and not pickled:
         raise CorruptFileError(f"{path} is {instead}")
     if suffix:
         return name
-    return safe_name(name + (FILE_SUFFIXES[2] if pickled and not header else SAFETENSORS))
+    return safe_name(name + (FILE_SUFFIXES[2] if pickled else SAFETENSORS))

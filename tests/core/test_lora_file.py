@@ -160,6 +160,8 @@ def test_broken_files(tmp_path, content):
         (b'{"error": "not found"}', "is a JSON text"),
         (b"PK\x03\x04" + bytes(100) + b"\xff" * 100, "a zip or PyTorch pickle file under another name"),
         (b"\x80\x02}q\x00X\x05\x00\x00\x00model", "is a pickle file"),
+        # A header of 640 bytes, cut off: its length begins as a pickle does.
+        (b"\x80\x02" + bytes(6) + b'{"unet', r"is no complete safetensors file \(14 bytes\)"),
         (b"ab", r"is no complete safetensors file \(2 bytes\)"),
         (_header(b'{"a": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}, "a": 1}'), "a name stands in it twice"),
     ],
